@@ -4,8 +4,8 @@ It exists to be checked by eye against the formulas, and to disagree with the pa
 wrong: it shares no code with it and imports only the standard library and mpmath. A model is tables of
 rationals, a function is a sum over all K-tuples of states, a value is an mpf of 60 digits in nats, or +-inf.
 
-Conventions. A term of probability zero is dropped, whatever its value: 0 log 0 = 0. log 0 = -inf. A weight p/q
-is +inf where q = 0 < p, and a zero weight to a negative power is +inf. What has no value raises
+Conventions. A term of probability zero is dropped, whatever its value: 0 log 0 = 0. log 0 = -inf.
+A weight p/q is +inf where q = 0 < p, and a zero weight to a negative power is +inf. What has no value raises
 ArithmeticError("undefined"): +inf and -inf both with positive probability, a weight 0/0 with positive
 probability, the log of a negative number, the posterior where p(x) = 0. A law that the model lacks raises
 ValueError.
