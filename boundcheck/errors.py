@@ -41,6 +41,11 @@ def _short(value: object) -> str:
 class BoundcheckError(Exception):
     """The root of every error that boundcheck raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default would call the subclass with the finished message in place of its own arguments, and fail;
+        # an error that cannot be copied is lost on its way back from a worker process.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
 
 class BadInput(BoundcheckError, ValueError):
     """An argument has a value that cannot be used.
@@ -64,9 +69,6 @@ class BadInput(BoundcheckError, ValueError):
         self.value = value
         self.expected = expected
         self.remedy = remedy
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class UnknownName(BadInput):
@@ -130,9 +132,6 @@ class CannotCompute(BoundcheckError):
         self.term = term
         self.reason = reason
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
-
 
 class CannotComputeExactly(CannotCompute):
     """The term has a value, but not one that exact arithmetic can hold; an enclosure may still serve."""
@@ -158,9 +157,6 @@ class UndefinedValue(BoundcheckError):
         self.term = term
         self.where = where
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
-
 
 class MissingExtra(BoundcheckError, ImportError):
     """A feature needs a library that boundcheck does not install by default.
@@ -179,9 +175,6 @@ class MissingExtra(BoundcheckError, ImportError):
         super().__init__(f'{feature} needs an optional part: pip install "boundcheck[{extra}]"')
         self.feature = feature
         self.extra = extra
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 def require(module_name: str, extra: str, feature: str) -> ModuleType:
@@ -221,10 +214,8 @@ def _shorten_text(text: str, limit: int = 160) -> str:
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
-def _rebuild(
-    kind: type[BoundcheckError], args: tuple[object, ...], fields: dict[str, object]
-) -> BoundcheckError:
-    """Restores an error whose constructor takes more than its message (copying, parallel test workers)."""
+def _rebuild(kind: type[BoundcheckError], args: tuple[object, ...], fields: dict[str, object]) -> BoundcheckError:
+    """Restores an error without its constructor, from its message and its attributes."""
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(fields)
