@@ -1,0 +1,163 @@
+"""The float evaluator: float64 arrays, probabilities in log space.
+
+Weights are log-probabilities, so that a probability of 1e-300 squared is not lost, and a logarithm of a sum of
+exponentials is taken around its largest term. The error estimate is the number of roundings times the largest
+magnitude met, divided by the smallest argument of a logarithm that had to be taken directly.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import UndefinedValue
+from boundcheck.evaluators.traversal import Domain, Traversal
+from boundcheck.evaluators.values import Approximate
+from boundcheck.language.build import Formula, trace
+from boundcheck.language.terms import Space, Term
+from boundcheck.models.finite import FiniteModel
+
+_EXACT_LOG_LIMIT = 4096
+
+
+class FloatDomain(Domain):
+    """Numbers are float64; weights are their logarithms."""
+
+    name = "float evaluator"
+    bytes_per_number = 8
+
+    def __init__(self) -> None:
+        self.largest = 1.0
+        self.amplification = 1.0
+
+    def _watch(self, values: NDArray[Any]) -> NDArray[Any]:
+        magnitude = np.abs(values)
+        finite = magnitude[np.isfinite(magnitude)] if np.ndim(magnitude) else magnitude
+        if np.size(finite) and np.isfinite(top := np.max(finite)):
+            self.largest = max(self.largest, float(top))
+        return values
+
+    def constant(self, value: Fraction) -> NDArray[Any]:
+        return np.array(float(value))
+
+    def log_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
+        table = model.table(role, inputs)
+        cached = model.log_tables.get((self.name, role))
+        if cached is None:
+            cached = model.log_tables[self.name, role] = _logs(table)
+        return self._watch(cached)
+
+    weight_table = log_table
+
+    def weights(self, log_density: NDArray[Any]) -> NDArray[Any]:
+        return log_density
+
+    def weight_product(self, weights: NDArray[Any], axis: int) -> NDArray[Any]:
+        return weights.sum(axis=axis)
+
+    def times(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return a + b
+
+    def counts(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.vectorize(math.log, otypes=[np.float64])(values)
+
+    def add(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(invalid="ignore"):
+            return self._watch(np.add(a, b))
+
+    def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._watch(np.multiply(a, b))
+
+    def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return self._watch(np.power(a, float(exponent)))
+
+    def exp(self, a: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            return self._watch(np.exp(a))
+
+    def log(self, a: NDArray[Any]) -> NDArray[Any]:
+        positive = a[a > 0] if np.ndim(a) else a
+        if np.size(positive) and (least := float(np.min(positive))) > 0:
+            self.amplification = max(self.amplification, 1 / least)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._watch(np.log(a))
+
+    def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return np.maximum(a, b) if op == "max" else np.minimum(a, b)
+
+    def expectation(self, weights: NDArray[Any], values: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            product = np.exp(weights) * values
+            # Where exp underflows an infinite value still counts; where the weight is truly zero nothing does.
+            product = np.where(np.isinf(values), values, product)
+            product[np.broadcast_to(np.isneginf(weights), product.shape)] = 0.0
+            return self._watch(product.sum(axis=axis))
+
+    def log_expectation(self, weights: NDArray[Any], logs: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore"):
+            exponents = np.where(np.isneginf(weights), -np.inf, weights + logs)
+        return self.log_sum(exponents, axis)
+
+    def reduce(self, op: str, values: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore"):
+            function = {"sum": np.sum, "max": np.max, "min": np.min}[op]
+            return self._watch(function(values, axis=axis))
+
+    def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
+            top = np.max(logs, axis=axis, keepdims=True)
+            shift = np.where(np.isfinite(top), top, 0.0)
+            total = np.log(np.exp(logs - shift).sum(axis=axis)) + np.squeeze(shift, axis=axis)
+        return self._watch(total)
+
+
+def _logs(table: NDArray[Any]) -> NDArray[Any]:
+    """Logarithms of probabilities, correctly rounded for exact tables (so that log(1 - 1e-20) is -1e-20)."""
+    if table.dtype != object or table.size > _EXACT_LOG_LIMIT:
+        with np.errstate(divide="ignore"):
+            return np.log(table.astype(np.float64))
+    import flint
+
+    out = np.empty(table.shape)
+    with flint.ctx.workprec(128):
+        for index, p in np.ndenumerate(table):
+            ratio = flint.arb(flint.fmpq(p.numerator, p.denominator)) if p else None
+            out[index] = float(ratio.log().mid()) if ratio is not None else -math.inf
+    return out
+
+
+def evaluate(
+    formula: Formula | Term, model: FiniteModel, x: int = 0, *, memory: int = 1 << 26, **parameters: Any
+) -> Approximate:
+    """The value of a formula on a finite model, in nats, by enumeration in float64.
+
+    Args:
+        formula: a function of (m, x, **parameters), or a term.
+        model: the finite model.
+        x: the number of the observed state.
+        memory: an upper limit in bytes on the size of an intermediate array.
+        **parameters: the formula's own.
+
+    Raises:
+        CannotCompute: the formula is not one of finite sums, or has too many multisets of copies.
+        UndefinedValue: the value is inf - inf.
+
+    >>> from boundcheck.catalogue.objectives import elbo
+    >>> model = FiniteModel(prior=[0.5, 0.5], likelihood=[[0.9, 0.1], [0.3, 0.7]], encoder=[[0.6, 0.4], [0.1, 0.9]])
+    >>> print(f"{float(evaluate(elbo, model, x=1)):.6f}")
+    -0.930199
+    """
+    domain = FloatDomain()
+    term = trace(formula, **parameters)
+    result = Traversal(model, x, domain, memory=memory).value(term)
+    value = float(result.data)
+    if math.isnan(value):
+        raise UndefinedValue(term.text, f"x = {x}")
+    error = 0.0 if math.isinf(value) else 2.0**-44 * domain.largest * domain.amplification
+    return Approximate(value, error)

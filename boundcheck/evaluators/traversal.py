@@ -1,0 +1,579 @@
+"""The one traversal: a term on a finite model, whatever the numbers.
+
+Every bound variable is an axis and an expectation is a weighted sum over it. A sub-term is evaluated as an array over
+the axes of its own free variables only, so enumeration is a broadcast and not a loop, and equal sub-terms are
+evaluated once. K independent copies of a draw are one axis over multisets of states with multinomial weights. What
+the numbers are (exact, balls, float64) is the business of a `Domain`.
+
+Two rules keep the values right. A weight of zero removes its term, whatever the body is there (0 log 0 = 0, and
+0 * inf = 0 for probabilities). And the logarithm of a sum of exponentials is never taken by way of the exponentials:
+`log_value` pushes the logarithm inwards.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations_with_replacement, islice
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import CannotCompute
+from boundcheck.language.laws import Law, MixtureLaw, ModelLaw, expand
+from boundcheck.language.positions import nonnegative
+from boundcheck.language.terms import (
+    OBSERVED,
+    Apply,
+    Const,
+    Expect,
+    Integrate,
+    LogDensity,
+    Plate,
+    Reduce,
+    Space,
+    Term,
+    Var,
+    walk,
+)
+from boundcheck.models.finite import FiniteModel
+
+Axis: TypeAlias = Var | Plate | str
+
+
+class LeavesField(ArithmeticError):
+    """A domain cannot hold the result of an operation; the traversal turns it into an error that names the term."""
+
+
+class Domain(ABC):
+    """Numbers and what is done with arrays of them. `weights` are probabilities in a representation of its own."""
+
+    name: str
+    bytes_per_number = 8
+
+    @abstractmethod
+    def constant(self, value: Fraction) -> Any:
+        """A rational as a 0-d array."""
+
+    @abstractmethod
+    def log_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
+        """Log-probabilities of a role, axes as in `FiniteModel.table`."""
+
+    @abstractmethod
+    def weight_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
+        """Probabilities of a role, as weights."""
+
+    @abstractmethod
+    def weights(self, log_density: NDArray[Any]) -> NDArray[Any]:
+        """Weights from log-probabilities."""
+
+    @abstractmethod
+    def weight_product(self, weights: NDArray[Any], axis: int) -> NDArray[Any]:
+        """The product of weights along an axis."""
+
+    @abstractmethod
+    def times(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        """The elementwise product of weights."""
+
+    @abstractmethod
+    def counts(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Positive integers (Python ints) as weights."""
+
+    @abstractmethod
+    def add(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        """a + b."""
+
+    @abstractmethod
+    def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        """a * b."""
+
+    @abstractmethod
+    def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
+        """a ** exponent."""
+
+    @abstractmethod
+    def exp(self, a: NDArray[Any]) -> NDArray[Any]:
+        """exp a."""
+
+    @abstractmethod
+    def log(self, a: NDArray[Any]) -> NDArray[Any]:
+        """log a."""
+
+    @abstractmethod
+    def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        """max or min of a and b."""
+
+    @abstractmethod
+    def expectation(self, weights: NDArray[Any], values: NDArray[Any], axis: int) -> NDArray[Any]:
+        """sum of weights * values along an axis, where a weight of zero removes its term."""
+
+    @abstractmethod
+    def log_expectation(self, weights: NDArray[Any], logs: NDArray[Any], axis: int) -> NDArray[Any]:
+        """log of the sum of weights * exp(logs) along an axis, where a weight of zero removes its term."""
+
+    @abstractmethod
+    def reduce(self, op: str, values: NDArray[Any], axis: int) -> NDArray[Any]:
+        """sum, max or min along an axis."""
+
+    @abstractmethod
+    def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
+        """log of the sum of exp(logs) along an axis."""
+
+
+@dataclass
+class Named:
+    """An array whose axes are named by variables, plates or the batch of models."""
+
+    data: NDArray[Any]
+    axes: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, np.ndarray):  # numpy unwraps arrays without axes
+            wrapped = np.empty((), dtype=np.float64 if isinstance(self.data, float) else object)
+            wrapped[()] = self.data
+            self.data = wrapped
+
+
+@dataclass
+class _Multisets:
+    """The copies of a plate: its variables, and for each multiset its K entries as states of each variable."""
+
+    members: tuple[Var, ...]
+    entries: tuple[NDArray[np.intp], ...]  # per member, of shape (multisets, K)
+
+
+class Traversal:
+    """Evaluates terms on one finite model at one observation.
+
+    Args:
+        model: the finite model.
+        x: the number of the observed state.
+        domain: the numbers.
+        memory: an upper limit, in bytes, on the size of any one intermediate array; larger ones are cut into chunks.
+        most_multisets: the largest number of multisets of K copies that will be enumerated.
+    """
+
+    def __init__(
+        self, model: FiniteModel, x: int, domain: Domain, memory: int = 1 << 26, most_multisets: int = 1_000_000
+    ) -> None:
+        self.model = model
+        self.domain = domain
+        self.most_numbers = max(1, memory // domain.bytes_per_number)
+        self.most_multisets = most_multisets
+        self.env: dict[Var, int | slice] = {OBSERVED: x}
+        self.plates: dict[Plate, _Multisets] = {}
+        self.order: dict[Axis, int] = {}
+        self.memo: list[dict[tuple[Term, bool], Named]] = [{}]
+
+    # --- entry points ---
+
+    def value(self, term: Term) -> Named:
+        """The term's value over the axes of its free variables."""
+        return self._memoised(term, False, self._value)
+
+    def log_value(self, term: Term) -> Named:
+        """The logarithm of a term that is non-negative by its form."""
+        return self._memoised(term, True, self._log_value)
+
+    def _memoised(self, term: Term, logged: bool, compute: Callable[[Term], Named]) -> Named:
+        key = (term, logged)
+        for layer in reversed(self.memo):
+            if key in layer:
+                return layer[key]
+        try:
+            result = compute(term)
+        except LeavesField as reason:
+            self.cannot(term, str(reason))
+        self.memo[-1][key] = result
+        return result
+
+    def cannot(self, term: Term, reason: str) -> Any:
+        """Raise the domain's "cannot compute", naming the term."""
+        raise CannotCompute(self.domain.name, term.text, reason)
+
+    # --- values ---
+
+    def _value(self, term: Term) -> Named:
+        domain = self.domain
+        if isinstance(term, Const):
+            return Named(domain.constant(term.value), ())
+        if isinstance(term, LogDensity):
+            return self._log_density(term)
+        if isinstance(term, Expect):
+            return self._expect(term, logged=_is_exponential(term))
+        if isinstance(term, Integrate):
+            return self._integrate(term, logged=_is_exponential(term))
+        if isinstance(term, Reduce):
+            return self._reduce(term, logged=_is_exponential(term))
+        if isinstance(term, Apply):
+            return self._apply(term)
+        assert isinstance(term, Var)
+        return self.cannot(term, f"the states of {term.name} are labels, not numbers")
+
+    def _apply(self, term: Apply) -> Named:
+        domain, op = self.domain, term.op
+        if op == "log":
+            (inner,) = term.args
+            return self.log_value(inner) if nonnegative(inner) else self._map(domain.log, self.value(inner))
+        if op == "exp":
+            return self._map(domain.exp, self.value(term.args[0]))
+        if op == "pow":
+            exponent = term.args[1]
+            assert isinstance(exponent, Const)
+            if _is_exponential(term):
+                return self._map(domain.exp, self.log_value(term))
+            return self._map(lambda a: domain.power(a, exponent.value), self.value(term.args[0]))
+        if op == "same":
+            return self._same(term)
+        if op == "mul" and _is_exponential(term) and len(term.args) > 1:
+            return self._map(domain.exp, self.log_value(term))
+        combine: Callable[[Any, Any], Any] = {
+            "add": domain.add,
+            "mul": domain.multiply,
+            "max": lambda a, b: domain.choose("max", a, b),
+            "min": lambda a, b: domain.choose("min", a, b),
+        }[op]
+        return self._fold(combine, [self.value(arg) for arg in term.args])
+
+    def _same(self, term: Apply) -> Named:
+        a, b = (self._index(arg, term) for arg in term.args)
+        (left, right), axes = self._align([a, b])
+        flat = np.equal(left, right)
+        out = np.empty(flat.shape, dtype=object)
+        for index, equal in np.ndenumerate(flat):
+            out[index] = self.domain.constant(Fraction(int(equal)))[()]
+        return Named(np.array(out.tolist(), dtype=self.domain.constant(Fraction(0)).dtype), axes)
+
+    # --- logarithms of non-negative terms ---
+
+    def _log_value(self, term: Term) -> Named:
+        domain = self.domain
+        if isinstance(term, Expect):
+            return self._expect(term, logged=True, keep_log=True)
+        if isinstance(term, Integrate):
+            return self._integrate(term, logged=True, keep_log=True)
+        if isinstance(term, Reduce):
+            return self._reduce(term, logged=True, keep_log=True)
+        if isinstance(term, Apply):
+            op, args = term.op, term.args
+            if op == "exp":
+                return self.value(args[0])
+            if op == "mul" and all(nonnegative(arg) for arg in args):
+                return self._fold(domain.add, [self.log_value(arg) for arg in args])
+            if op == "pow" and nonnegative(args[0]):
+                exponent = args[1]
+                assert isinstance(exponent, Const)
+                scale = domain.constant(exponent.value)
+                return self._map(lambda a: domain.multiply(scale, a), self.log_value(args[0]))
+            if op in ("max", "min") and all(nonnegative(arg) for arg in args):
+                return self._fold(lambda a, b: domain.choose(op, a, b), [self.log_value(arg) for arg in args])
+            if op == "add" and all(nonnegative(arg) for arg in args):
+                arrays, axes = self._align([self.log_value(arg) for arg in args])
+                stacked = np.stack(np.broadcast_arrays(*arrays), axis=-1)
+                return Named(domain.log_sum(stacked, -1), axes)
+        return self._map(domain.log, self.value(term))
+
+    # --- densities ---
+
+    def _index(self, point: Term, term: Term) -> Named:
+        if not isinstance(point, Var):
+            return self.cannot(term, f"{point.text} is not a variable, and a finite model only has its own states")
+        where = self.env[point]
+        if isinstance(where, int):
+            return Named(np.array(where), ())
+        return Named(np.arange(where.start, where.stop), (point,))
+
+    def _log_density(self, term: LogDensity) -> Named:
+        law = term.law
+        if not isinstance(law, ModelLaw):
+            return self.value(expand(term))
+        inputs = tuple(arg.space for arg in law.args if isinstance(arg, Var))
+        return self._look_up(self.domain.log_table(self.model, law.role, inputs), (*law.args, *term.point), term)
+
+    def _look_up(self, table: NDArray[Any], points: tuple[Term, ...], term: Term) -> Named:
+        """A table at variables: a view where every variable is another axis."""
+        batch = table.ndim - len(points)  # leading axes: a batch of models
+        names: tuple[Axis, ...] = ("models",) * batch
+        variables = [point for point in points if isinstance(point, Var) and isinstance(self.env[point], slice)]
+        if len(points) == sum(isinstance(p, Var) for p in points) and len(set(variables)) == len(variables):
+            index = tuple(self.env[point] for point in points)  # type: ignore[index]
+            return Named(table[(..., *index)], self._register((*names, *variables)))
+        named = [self._index(point, term) for point in points]
+        arrays, axes = self._align(named)
+        return Named(table[(..., *np.broadcast_arrays(*arrays))], self._register((*names, *axes)))
+
+    def _weights(self, law: Law, var: Var, term: Term) -> Named:
+        """Weights of a law over the axis of `var` (and those of the law's own arguments)."""
+        if isinstance(law, ModelLaw):
+            inputs = tuple(arg.space for arg in law.args if isinstance(arg, Var))
+            return self._look_up(self.domain.weight_table(self.model, law.role, inputs), (*law.args, var), term)
+        return self._map(self.domain.weights, self.value(LogDensity(law, (var,))))
+
+    # --- expectations, integrals ---
+
+    def _expect(self, term: Expect, logged: bool, keep_log: bool = False) -> Named:
+        plates = [plate for plate in term.var.plates if plate in term.consumed_plates]
+        if plates:
+            if len(plates) > 1:
+                return self.cannot(term, "copies of copies are not enumerated")
+            result = self._expect_copies(term, plates[0], logged)
+        else:
+            result = self._sum_over(term.var, term.body, logged, lambda: self._weights(term.law, term.var, term))
+        return result if keep_log or not logged else self._map(self.domain.exp, result)
+
+    def _integrate(self, term: Integrate, logged: bool, keep_log: bool = False) -> Named:
+        if term.space.bounds is not None:
+            return self.cannot(term, f"the space {term.space.name} is continuous")
+        one = self.domain.counts(np.array(1, dtype=object))
+        result = self._sum_over(term.var, term.body, logged, lambda: Named(one, ()))
+        return result if keep_log or not logged else self._map(self.domain.exp, result)
+
+    def _sum_over(self, var: Var, body: Term, logged: bool, weights: Callable[[], Named]) -> Named:
+        """sum over the states of `var`, in chunks where the arrays under the sum would be too large."""
+        size = self.model.size(var.space)
+        peak = self._peak(body, var, size)
+        step = size if peak <= self.most_numbers else max(1, size * self.most_numbers // peak)
+        parts = []
+        for start in range(0, size, step):
+            self.memo.append({})
+            try:
+                with self._bound({var: slice(start, min(start + step, size))}):
+                    parts.append(self._weighted_sum(var, weights(), body, logged))
+            finally:
+                layer = self.memo.pop()
+            if step == size:  # nothing was cut: what was learnt about sub-terms stays true
+                self.memo[-1].update({key: v for key, v in layer.items() if var not in key[0].free})
+        return self._collect(parts, logged)
+
+    @contextmanager
+    def _bound(self, where: dict[Var, int | slice]) -> Iterator[None]:
+        saved = dict(self.env)
+        self.env.update(where)
+        try:
+            yield
+        finally:
+            self.env = saved
+
+    def _weighted_sum(self, axis: Axis, weights: Named, body: Term, logged: bool) -> Named:
+        inner = self.log_value(body) if logged else self.value(body)
+        return self._contract(axis, weights, inner, logged)
+
+    def _contract(self, axis: Axis, weights: Named, inner: Named, logged: bool) -> Named:
+        (w, b), axes = self._align([weights, inner])
+        if axis not in axes:  # an integral of a constant body: the axis only counts states
+            assert isinstance(axis, Var)
+            where = self.env[axis]
+            assert isinstance(where, slice)
+            axes = self._register((*axes, axis))
+            w, b = np.broadcast_to(w[..., None], (*w.shape, where.stop - where.start)), b[..., None]
+        place = axes.index(axis)
+        size = self._size(axis)
+        if w.shape[place] != size:
+            w = np.broadcast_to(w, (*w.shape[:place], size, *w.shape[place + 1 :]))
+        if b.shape[place] != size:
+            b = np.broadcast_to(b, (*b.shape[:place], size, *b.shape[place + 1 :]))
+        total = (self.domain.log_expectation if logged else self.domain.expectation)(w, b, place)
+        return Named(total, axes[:place] + axes[place + 1 :])
+
+    def _collect(self, parts: list[Named], logged: bool) -> Named:
+        if len(parts) == 1:
+            return parts[0]
+        stacked = np.stack([part.data for part in parts], axis=-1)
+        total = self.domain.log_sum(stacked, -1) if logged else self.domain.reduce("sum", stacked, -1)
+        return Named(total, parts[0].axes)
+
+    def _size(self, axis: Axis) -> int:
+        if isinstance(axis, Plate):
+            return len(self.plates[axis].entries[0])
+        assert isinstance(axis, Var)
+        where = self.env[axis]
+        assert isinstance(where, slice)
+        return where.stop - where.start
+
+    def _peak(self, body: Term, var: Var, size: int) -> int:
+        """The number of entries of the largest array that evaluating `body` needs, were nothing cut further."""
+        largest = size
+        for sub in walk(body):
+            if var in sub.free:
+                count = 1
+                for each in sub.free:
+                    if each == var:
+                        count *= size
+                    elif each in self.env:
+                        where = self.env[each]
+                        count *= 1 if isinstance(where, int) else where.stop - where.start
+                largest = max(largest, count)
+        return largest
+
+    # --- copies ---
+
+    def _expect_copies(self, term: Expect, plate: Plate, logged: bool) -> Named:
+        """E over K copies: a chain of expectations is split into what is drawn once and what is drawn per copy."""
+        chain: list[Expect] = []
+        core: Term = term
+        while isinstance(core, Expect) and plate in core.consumed_plates:
+            chain.append(core)
+            core = core.body
+        last = max(i for i, link in enumerate(chain) if plate in link.var.plates)
+        while isinstance(core, Expect) and any(
+            isinstance(sub, Expect) and plate in sub.var.plates and plate in sub.consumed_plates for sub in walk(core)
+        ):
+            chain.append(core)
+            core = core.body
+            last = max(i for i, link in enumerate(chain) if plate in link.var.plates)
+        core = chain[last].body
+        chain = chain[: last + 1]
+        for sub in walk(core):
+            if isinstance(sub, Expect) and plate in sub.var.plates and plate in sub.consumed_plates:
+                return self.cannot(sub, "its copies are drawn inside another function of the same copies")
+        once = [link for link in chain if plate not in link.var.plates]
+        members = [link for link in chain if plate in link.var.plates]
+        return self._draw_once(once, members, core, plate, logged)
+
+    def _draw_once(
+        self, once: list[Expect], members: list[Expect], core: Term, plate: Plate, logged: bool
+    ) -> Named:
+        if not once:
+            return self._enumerate_multisets(members, core, plate, logged)
+        link = once[0]
+        with self._bound({link.var: slice(0, self.model.size(link.var.space))}):
+            inner = self._draw_once(once[1:], members, core, plate, logged)
+            return self._contract(link.var, self._weights(link.law, link.var, link), inner, logged)
+
+    def _enumerate_multisets(self, members: list[Expect], core: Term, plate: Plate, logged: bool) -> Named:
+        domain, k = self.domain, plate.size
+        variables = tuple(link.var for link in members)
+        sizes = tuple(self.model.size(var.space) for var in variables)
+        states = math.prod(sizes)
+        count = math.comb(states + k - 1, k)
+        if count > self.most_multisets:
+            return self.cannot(
+                members[0], f"{k} copies of {states} states are {count} multisets, more than {self.most_multisets}"
+            )
+        with self._bound({var: slice(0, size) for var, size in zip(variables, sizes, strict=True)}):
+            weights = self._weights(members[0].law, members[0].var, members[0])
+            for link in members[1:]:
+                weights = self._fold(domain.times, [weights, self._weights(link.law, link.var, link)])
+            outer = math.prod(s for s, axis in zip(weights.data.shape, weights.axes, strict=True) if axis not in variables)
+            rows = max(1, self.most_numbers // max(1, k * outer))
+            parts = []
+            for entries, coefficients in _multisets(states, k, rows):
+                per_member = tuple(np.unravel_index(entries, sizes))
+                self.plates[plate] = _Multisets(variables, per_member)
+                self.memo.append({})
+                try:
+                    gathered = self._gather(weights, plate)
+                    mass = Named(domain.weight_product(gathered.data, -1), gathered.axes)
+                    coefficient = Named(domain.counts(coefficients), self._register((plate,)))
+                    mass = self._fold(domain.times, [mass, coefficient])
+                    parts.append(self._weighted_sum(plate, mass, core, logged))
+                finally:
+                    self.memo.pop()
+                    del self.plates[plate]
+            return self._collect(parts, logged)
+
+    def _gather(self, array: Named, plate: Plate) -> Named:
+        """An array over the states of a copy, read at the K entries of each multiset; the entries are the last axis."""
+        sets = self.plates[plate]
+        present = [i for i, var in enumerate(sets.members) if var in array.axes]
+        others = [axis for axis in array.axes if axis not in sets.members]
+        entry_axes = tuple(array.axes.index(sets.members[i]) for i in present)
+        rows, k = sets.entries[0].shape
+        index: list[Any] = [sets.entries[i] for i in present]
+        kept = [axis for axis in others if axis != plate]
+        moved = np.transpose(array.data, [array.axes.index(axis) for axis in kept] + (
+            [array.axes.index(plate)] if plate in others else []) + list(entry_axes))  # fmt: skip
+        if plate in others:
+            index.insert(0, np.arange(rows)[:, None])
+        if not index:
+            shape = (*moved.shape, rows, k)
+            return Named(np.broadcast_to(moved[..., None, None], shape), self._register((*kept, plate)))
+        data = moved[(..., *index)]
+        if plate in others and not present:
+            data = np.broadcast_to(data, (*data.shape[:-1], k))
+        return Named(data, self._register((*kept, plate)))
+
+    def _reduce(self, term: Reduce, logged: bool, keep_log: bool = False) -> Named:
+        domain = self.domain
+        if term.plate not in self.plates:
+            return self.cannot(term, "its copies are not in scope")
+        gathered = self._gather(self.log_value(term.body) if logged else self.value(term.body), term.plate)
+        if term.op in ("max", "min"):
+            data = domain.reduce(term.op, gathered.data, -1)
+        else:
+            data = domain.log_sum(gathered.data, -1) if logged else domain.reduce("sum", gathered.data, -1)
+            if term.op == "mean" and logged:
+                data = domain.add(data, domain.log(domain.constant(Fraction(1, term.plate.size))))
+            elif term.op == "mean":
+                data = domain.multiply(domain.constant(Fraction(1, term.plate.size)), data)
+        result = Named(data, gathered.axes)
+        return result if keep_log or not logged else self._map(domain.exp, result)
+
+    # --- named arrays ---
+
+    def _register(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        for axis in axes:
+            self.order.setdefault(axis, len(self.order))
+        return axes
+
+    def _align(self, arrays: list[Named]) -> tuple[list[NDArray[Any]], tuple[Axis, ...]]:
+        """Arrays transposed to one common order of axes, with length-one axes where one has none."""
+        axes = tuple(sorted({axis for a in arrays for axis in a.axes}, key=lambda axis: self.order[axis]))
+        out = []
+        for a in arrays:
+            if a.axes == axes:
+                out.append(a.data)
+                continue
+            present = [axis for axis in axes if axis in a.axes]
+            data = np.transpose(a.data, [a.axes.index(axis) for axis in present])
+            out.append(data[tuple(slice(None) if axis in a.axes else None for axis in axes)])
+        return out, axes
+
+    def _map(self, function: Callable[[NDArray[Any]], NDArray[Any]], a: Named) -> Named:
+        return Named(function(a.data), a.axes)
+
+    def _fold(self, combine: Callable[[Any, Any], Any], arrays: list[Named]) -> Named:
+        result = arrays[0]
+        for other in arrays[1:]:
+            (a, b), axes = self._align([result, other])
+            result = Named(combine(a, b), axes)
+        return result
+
+
+def _is_exponential(term: Term) -> bool:
+    """True if the term is built from exponentials, so that it is safer computed as exp of its logarithm."""
+    if isinstance(term, Apply):
+        if term.op == "exp":
+            return True
+        if term.op == "pow":
+            return _is_exponential(term.args[0])
+        if term.op == "mul":
+            return all(nonnegative(arg) for arg in term.args) and any(_is_exponential(arg) for arg in term.args)
+        return False
+    if isinstance(term, Expect | Integrate | Reduce):
+        return _is_exponential(term.body)
+    return False
+
+
+def _multisets(states: int, k: int, rows: int) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Multisets of k of `states` states in chunks: sorted entries (rows, k), and the number of orderings of each."""
+    everything = combinations_with_replacement(range(states), k)
+    while block := list(islice(everything, rows)):
+        entries = np.array(block, dtype=np.intp)
+        orderings = np.empty(len(block), dtype=object)
+        total = math.factorial(k)
+        for i, row in enumerate(block):
+            ways, run = total, 1
+            for j in range(1, k):
+                run = run + 1 if row[j] == row[j - 1] else 1
+                ways //= run
+            orderings[i] = ways
+        yield entries, orderings
+
+
+__all__ = ["Domain", "LeavesField", "MixtureLaw", "Named", "Traversal"]
