@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import CannotCompute
-from boundcheck.language.laws import Law, MixtureLaw, ModelLaw, expand
+from boundcheck.evaluators.lognumber import LeavesField
+from boundcheck.language.laws import Law, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
     OBSERVED,
@@ -44,10 +45,6 @@ from boundcheck.language.terms import (
 from boundcheck.models.finite import FiniteModel
 
 Axis: TypeAlias = Var | Plate | str
-
-
-class LeavesField(ArithmeticError):
-    """A domain cannot hold the result of an operation; the traversal turns it into an error that names the term."""
 
 
 class Domain(ABC):
@@ -574,6 +571,3 @@ def _multisets(states: int, k: int, rows: int) -> Iterator[tuple[NDArray[np.intp
                 ways //= run
             orderings[i] = ways
         yield entries, orderings
-
-
-__all__ = ["Domain", "LeavesField", "MixtureLaw", "Named", "Traversal"]

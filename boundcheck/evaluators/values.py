@@ -64,7 +64,9 @@ class Enclosure:
         return _outward(self.ball.upper(), math.inf)
 
     def __str__(self) -> str:
-        return str(self.ball.str(12)) if self.ball.is_finite() else str(self.ball)
+        if self.ball.is_finite():
+            return self.ball.str(12)
+        return f"{self.lower}" if self.lower == self.upper else f"[{self.lower:.12g}, {self.upper:.12g}]"
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready: rounded outwards, so the stated interval still contains the truth."""

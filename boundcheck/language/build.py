@@ -87,7 +87,7 @@ def _plates_of(law: Law) -> tuple[Plate, ...]:
     return tuple(sorted(plates, key=lambda plate: plate.serial))
 
 
-def E(law: Law | Replicated, body: Callable[[Term], Any]) -> Term:  # noqa: N802 (the formula's own letter)
+def E(law: Law | Replicated, body: Callable[[Term], Any]) -> Term:
     """The expectation E_{v ~ law} body(v).
 
     A draw from `law.copies(k)` stands for k independent copies, which the body must reduce (`mean`, `log_mean_exp`,

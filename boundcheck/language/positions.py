@@ -30,7 +30,7 @@ class Shape(Enum):
 
 @dataclass(frozen=True)
 class Position:
-    """Where an expectation stands: the outer function's shape and whether it increases (+1), decreases (-1) or neither (0)."""
+    """Where an expectation stands: the outer function's shape, and its slope: +1, -1, or 0 if it has none."""
 
     expectation: Expect
     shape: Shape

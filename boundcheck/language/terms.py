@@ -190,7 +190,7 @@ class Var(Term):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Apply(Term):
-    """An operation on numbers: add, mul, pow (constant exponent), log, exp, max, min, same (1 if equal points, else 0)."""
+    """An operation on numbers: add, mul, pow (constant exponent), log, exp, max, min; same is 1 at equal points, else 0."""
 
     op: str
     args: tuple[Term, ...]
