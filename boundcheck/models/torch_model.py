@@ -1,0 +1,393 @@
+"""Torch models: a prior, an encoder, a decoder and, optionally, a corruption and an auxiliary model, as callables.
+
+Each callable takes one batch, of shape (rows, *event), and returns a torch.distributions object with one law for each
+row. That is how such functions are called in training, so convolutions and `x.flatten(1)` work: whoever evaluates a
+formula folds its draws into the rows. Whatever is wrong with shapes, supports or numbers is found here, once, and
+said in the words of the user's own model: a log-density summed over the wrong axes would else be a wrong bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from boundcheck.errors import BadInput, BoundcheckError, require
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.distributions import Distribution, constraints
+else:
+    torch = require("torch", extra="torch", feature="a torch model")
+    Tensor = torch.Tensor
+    Distribution, constraints = torch.distributions.Distribution, torch.distributions.constraints
+
+NAMES = {
+    "prior": "prior()",
+    "likelihood": "decoder(z)",
+    "encoder": "encoder(x)",
+    "corruption": "corruption(x)",
+    "auxiliary": "auxiliary(z, x)",
+}
+"""The roles of the language, as a torch model spells them."""
+
+_POINTS = {"prior": "z", "likelihood": "x", "encoder": "z", "corruption": "x", "auxiliary": "x"}
+_SAME_LAW = 1e-3
+"""Two calls of one function may differ by this much in a log-density, relatively, before it counts as random."""
+_PROBED_ROWS = 64
+
+
+class TorchModel:
+    """p(z), q(z|x), p(x|z) and optionally c(x~|x), r(x~|z,x), as callables that return torch.distributions objects.
+
+    - `prior()`: no batch axes, event shape that of one z;
+    - `encoder(x)`, `decoder(z)`, `corruption(x)`, `auxiliary(z, x)`: each argument is of shape (rows, *event), and the
+      law that comes back has the batch shape (rows,), with all other axes in its event
+      (`torch.distributions.Independent`).
+
+    The callables must be functions of their arguments: dropout and batch normalisation have to be in evaluation mode.
+
+    Args:
+        prior: p(z).
+        encoder: q(z | x); called with x~ where the formula corrupts x.
+        decoder: p(x | z).
+        corruption: c(x~ | x).
+        auxiliary: r(x~ | z, x), the reverse model of a hierarchical variational model.
+
+    Raises:
+        BadInput: an argument that cannot be called.
+
+    >>> import torch
+    >>> from torch.distributions import Independent, Normal
+    >>> model = TorchModel(
+    ...     prior=lambda: Independent(Normal(torch.zeros(2), 1.0), 1),
+    ...     encoder=lambda x: Independent(Normal(x / 2, 0.7), 1),
+    ...     decoder=lambda z: Independent(Normal(z, 1.0), 1),
+    ... )
+    >>> model.law("encoder", torch.zeros(5, 2)).batch_shape
+    torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        *,
+        prior: Callable[[], Distribution],
+        encoder: Callable[[Tensor], Distribution],
+        decoder: Callable[[Tensor], Distribution],
+        corruption: Callable[[Tensor], Distribution] | None = None,
+        auxiliary: Callable[[Tensor, Tensor], Distribution] | None = None,
+    ) -> None:
+        given = {
+            "prior": prior,
+            "likelihood": decoder,
+            "encoder": encoder,
+            "corruption": corruption,
+            "auxiliary": auxiliary,
+        }
+        for role, function in given.items():
+            if function is not None and not callable(function):
+                raise BadInput(_word(role), function, f"a function {NAMES[role]} that returns a torch distribution")
+        self._functions: dict[str, Callable[..., Any]] = {r: f for r, f in given.items() if f is not None}
+        self.module: torch.nn.Module | None = None
+
+    @classmethod
+    def wrap(cls, model: object) -> TorchModel:
+        """The model of any object, such as an nn.Module, that has the five functions as methods or attributes.
+
+        `likelihood` may stand for `decoder`; `corruption` and `auxiliary` may be absent or None.
+
+        Raises:
+            BadInput: a function that is missing, naming it.
+        """
+        if isinstance(model, cls):
+            return model
+        found = {name: getattr(model, name, None) for name in ("prior", "encoder", "corruption", "auxiliary")}
+        found["decoder"] = getattr(model, "decoder", None) or getattr(model, "likelihood", None)
+        for name in ("prior", "encoder", "decoder"):
+            if found[name] is None:
+                raise BadInput(
+                    "the model",
+                    type(model).__name__,
+                    f"an object with a method {name} that returns a torch distribution",
+                    "or name the functions yourself: TorchModel(prior=..., encoder=..., decoder=...)",
+                )
+        wrapped = cls(**found)  # type: ignore[arg-type]
+        if isinstance(model, torch.nn.Module):
+            wrapped.module = model
+        return wrapped
+
+    def has(self, role: str) -> bool:
+        """True if the model supplies a role: prior, likelihood, encoder, corruption or auxiliary."""
+        return role in self._functions
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The floating type of the wrapped module's parameters, if there is a module with any."""
+        parameters = self.module.parameters() if self.module is not None else iter(())
+        return next((p.dtype for p in parameters if p.is_floating_point()), None)
+
+    def data(self, x: Any) -> Tensor:
+        """Observations as a tensor of shape (examples, *event), in the floating type of the module's parameters.
+
+        Raises:
+            BadInput: no examples, no batch axis, NaN or infinities, or values that are not numbers.
+        """
+        try:
+            batch = torch.as_tensor(x)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadInput("x", x, "an array of numbers of shape (examples, *event)", _first_line(error)) from None
+        if batch.ndim == 0 or batch.shape[0] == 0:
+            raise BadInput("the shape of x", tuple(batch.shape), "(examples, *event) with at least one example")
+        if batch.is_floating_point():
+            bad = ~torch.isfinite(batch).flatten(1).all(1) if batch.ndim > 1 else ~torch.isfinite(batch)
+            if bool(bad.any()):
+                where = int(bad.nonzero()[0])
+                raise BadInput(f"x[{where}]", "not finite", "finite numbers", "remove or repair that example")
+            batch = batch.to(self.dtype or batch.dtype)
+        return batch
+
+    # --- laws ---
+
+    def law(self, role: str, *args: Tensor) -> Distribution:
+        """The law of a role given its arguments, each of shape (rows, *event), with its shapes checked.
+
+        Raises:
+            BadInput: the model lacks the role, the user's function fails, returns no distribution, or one whose batch
+                shape is not (rows,).
+        """
+        shown = NAMES[role]
+        if role not in self._functions:
+            raise BadInput(
+                "the model", f"without {_word(role)}", f"a model with {shown}", f"pass {_word(role)}=... to TorchModel"
+            )
+        try:
+            law = self._functions[role](*args)
+        except BoundcheckError:
+            raise
+        except Exception as error:
+            shapes = [tuple(arg.shape) for arg in args]
+            raise BadInput(
+                f"the shape given to {shown}",
+                shapes[0] if len(shapes) == 1 else shapes,
+                "a batch that the model can take",
+                f"it raised {type(error).__name__}: {_first_line(error)}",
+            ) from error
+        if not isinstance(law, Distribution):
+            raise BadInput(shown, law, "a torch.distributions object", "return the law itself, not its parameters")
+        expected = (args[0].shape[0],) if args else ()
+        self._check_batch(shown, law, expected)
+        return law
+
+    def _check_batch(self, shown: str, law: Distribution, expected: tuple[int, ...]) -> None:
+        got = tuple(law.batch_shape)
+        if got == expected:
+            return
+        extra = len(got) - len(expected)
+        if extra > 0 and got[: len(expected)] == expected:
+            remedy = f"declare its last {extra} axes as one event: torch.distributions.Independent(..., {extra})"
+        else:
+            remedy = "give one law for each row, all other axes in its event: torch.distributions.Independent(..., n)"
+        raise BadInput(
+            f"the batch shape of {shown}", got, f"{expected} (its event shape is {tuple(law.event_shape)})", remedy
+        )
+
+    def sample(self, role: str, law: Distribution, shape: Sequence[int]) -> Tensor:
+        """Draws of shape (*shape, *batch, *event), without gradient.
+
+        Raises:
+            BadInput: the law cannot be sampled.
+        """
+        try:
+            return law.sample(torch.Size(shape))
+        except BoundcheckError:
+            raise
+        except Exception as error:
+            remedy = f"it raised {type(error).__name__}: {_first_line(error)}"
+            raise BadInput(f"a draw from {NAMES[role]}", law, "a law that can be sampled", remedy) from error
+
+    def log_prob(
+        self,
+        role: str,
+        law: Distribution,
+        point: Tensor,
+        event: Sequence[int],
+        observed: Callable[[int], str] | None = None,
+    ) -> Tensor:
+        """log-density at points of shape (..., *batch, *event), in float64 nats, of shape (..., *batch).
+
+        A point outside the law's support has density zero, so -inf, whatever the law's `validate_args`. Only for
+        `observed` data, whose rows that function names, is it refused: grey pixels for a Bernoulli decoder are a
+        mistake. (Not so if the support moves with continuous parameters, as a uniform law's does.)
+
+        Raises:
+            BadInput: a point whose event shape is not the law's, observed data outside the support, or a log-density
+                that is NaN or has another shape.
+        """
+        shown, letter = NAMES[role], _POINTS[role]
+        if tuple(law.event_shape) != tuple(event):
+            raise BadInput(
+                f"the event shape of {shown}",
+                tuple(law.event_shape),
+                f"{tuple(event)}, the shape of one {letter}",
+                f"make {shown} and {letter} agree; torch.distributions.Independent(..., n) declares n axes as an event",
+            )
+        expected = tuple(point.shape[: point.ndim - len(event)])
+        inside = in_support(law, point, expected)
+        if inside is not None and bool(inside.all()):
+            inside = None
+        if inside is not None and observed is not None and (_support_is_fixed(law) or support_is_discrete(law)):
+            _refuse_data(law, point, inside, observed)
+        try:
+            accepted = point if inside is None else _moved_inside(law, point, inside, len(event))
+            value = law.log_prob(accepted)
+        except Exception as error:
+            raise BadInput(
+                f"the log-density of {shown}",
+                f"{letter} of shape {tuple(point.shape)}",
+                "a point that it accepts",
+                f"it raised {type(error).__name__}: {_first_line(error)}",
+            ) from error
+        if tuple(value.shape) != expected:
+            raise BadInput(
+                f"the shape of {shown}.log_prob({letter})",
+                tuple(value.shape),
+                f"{expected}, one number for each draw and row",
+                "sum over the event: torch.distributions.Independent(..., n)",
+            )
+        value = value.to(torch.float64)
+        if inside is not None:
+            value = torch.where(inside, value, -math.inf)
+        if bool(value.isnan().any()):
+            row = int(value.isnan().nonzero()[0][-1]) if expected else 0
+            raise BadInput(
+                f"the log-density of {shown}", math.nan, "a number", f"row {row} of the batch: check weights and data"
+            )
+        return value
+
+    def check_function(self, role: str, args: Sequence[Tensor], law: Distribution) -> None:
+        """Refuse a model that is no function of its argument, row by row: dropout, batch normalisation in training.
+
+        The law of some of the rows, computed on their own and with another random state, must be the same law.
+
+        Raises:
+            BadInput: naming the function.
+        """
+        shown = NAMES[role]
+        rows = min(_PROBED_ROWS, (args[0].shape[0] + 1) // 2) if args else 0
+        device = args[0].device if args else torch.device("cpu")
+        with random_state(device, 1):
+            point = self.sample(role, law, ())
+            first = self._probe(law, point)
+        with random_state(device, 2):
+            other = self.law(role, *(arg[:rows] for arg in args))
+            again = self._probe(other, point[:rows] if args else point)
+        first = first[:rows] if args else first
+        same = (first == again) | ((first - again).abs() <= _SAME_LAW * (1 + first.abs()))
+        if not bool((same | first.isnan() | again.isnan()).all()):
+            gap = float((first - again).abs().nan_to_num(0.0).max())
+            raise BadInput(
+                shown,
+                f"log-densities that differ by {gap:.3g} between two calls",
+                "one law for each row, the same at every call",
+                "call model.eval(): dropout or batch normalisation in training mode makes the law random",
+            )
+
+    @staticmethod
+    def _probe(law: Distribution, point: Tensor) -> Tensor:
+        try:
+            return law.log_prob(point).double()
+        except Exception:  # the evaluation itself will meet it, and says it better
+            return torch.full(tuple(law.batch_shape), math.nan, dtype=torch.float64, device=point.device)
+
+
+# --- supports ------------------------------------------------------------------------------------------------------
+
+
+def in_support(law: Distribution, point: Tensor, expected: tuple[int, ...]) -> Tensor | None:
+    """Which points lie in the law's support, of shape `expected`; None if the law does not say."""
+    try:
+        constraint = law.support
+        inside = constraint.check(point) if constraint is not None else None
+    except (NotImplementedError, AttributeError):
+        return None
+    if inside is None or tuple(inside.shape) != expected:
+        return None
+    return inside
+
+
+def support_is_discrete(law: Distribution) -> bool:
+    """True if the law lives on a discrete set, so that its densities are probabilities."""
+    try:
+        return bool(getattr(law.support, "is_discrete", False))
+    except NotImplementedError:
+        return False
+
+
+def _support_is_fixed(law: Distribution) -> bool:
+    while isinstance(law, torch.distributions.Independent):
+        law = law.base_dist
+    declared = getattr(type(law), "support", None)
+    return isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
+
+
+def _refuse_data(law: Distribution, point: Tensor, inside: Tensor, name: Callable[[int], str]) -> NoReturn:
+    where = (~inside).nonzero()[0].tolist()
+    values = point[tuple(where)].flatten().tolist()
+    raise BadInput(
+        name(where[-1]),
+        values[0] if len(values) == 1 else _least_usual(values),
+        f"data in the support of decoder(z), a {_describe(law)}",
+        "binarise or rescale the data, or use a likelihood for such values",
+    )
+
+
+def _moved_inside(law: Distribution, point: Tensor, inside: Tensor, event_axes: int) -> Tensor:
+    """Points with those outside the support replaced by draws, so that a validating law accepts the batch."""
+    lead = point.shape[: inside.ndim - len(law.batch_shape)]
+    with random_state(point.device, 0):
+        filler = law.sample(torch.Size(lead)).to(point.dtype)
+    return torch.where(inside.reshape(*inside.shape, *[1] * event_axes), point, filler)
+
+
+@contextmanager
+def random_state(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's global random state set to a seed for a while, on the CPU and on `device`, and then put back.
+
+    A torch distribution draws from the global generators and takes no other.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+def _word(role: str) -> str:
+    return NAMES[role].partition("(")[0]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else "no message"
+
+
+def _describe(law: Distribution) -> str:
+    while isinstance(law, torch.distributions.Independent):
+        law = law.base_dist
+    support = str(law.support).removesuffix("()")
+    return f"{type(law).__name__} law on {support[:1].lower() + support[1:]} values"
+
+
+def _least_usual(values: list[float]) -> str:
+    """What to show of an example that is outside a support: the values that are neither 0 nor 1 tell most."""
+    odd = [value for value in values if value not in (0, 1)] or values
+    return ", ".join(f"{value:.4g}" for value in odd[:3]) + (", ..." if len(odd) > 3 else "")
+
+
+__all__ = ["NAMES", "TorchModel", "in_support", "random_state", "support_is_discrete"]
