@@ -14,6 +14,7 @@ from boundcheck.language import (
     SymbolicModel,
     Term,
     exp,
+    exp_series,
     integrate,
     kl,
     log,
@@ -21,7 +22,7 @@ from boundcheck.language import (
     maximum,
     normalised,
 )
-from boundcheck.language.terms import ONE, Number, as_fraction
+from boundcheck.language.terms import Number, as_fraction
 
 
 def log_weight(m: SymbolicModel, x: Term, z: Term) -> Term:
@@ -48,7 +49,7 @@ def marginal_elbo(m: SymbolicModel, x: Term) -> Term:
 
 
 def denoising_coupled(m: SymbolicModel, x: Term) -> Term:
-    """The denoising objective with one x~ for the sample and the density (Im et al. 2015, as their code computes it)."""
+    """The denoising objective with one x~ for the sample and the density (Im et al. 2015, as coded)."""
     return E(
         m.corruption(x),
         lambda xt: E(m.encoder(xt), lambda z: m.log_joint(x, z) - m.encoder(xt).log_prob(z)),
@@ -98,9 +99,7 @@ def diwae_coupled(m: SymbolicModel, x: Term, k: int) -> Term:
     """E_{x~} E_{z_k ~ q(.|x~)} log mean_k p(x,z_k) / q(z_k|x~)."""
     return E(
         m.corruption(x),
-        lambda xt: E(
-            m.encoder(xt).copies(k), lambda z: log_mean_exp(m.log_joint(x, z) - m.encoder(xt).log_prob(z))
-        ),
+        lambda xt: E(m.encoder(xt).copies(k), lambda z: log_mean_exp(m.log_joint(x, z) - m.encoder(xt).log_prob(z))),
     )
 
 
@@ -209,9 +208,7 @@ def sivi(m: SymbolicModel, x: Term, k: int) -> Term:
             return m.log_joint(x, z) - m.encoder(x0).log_prob(z)
         return E(
             m.corruption(x).copies(k),
-            lambda xt: (
-                m.log_joint(x, z) - log_mean_exp(m.encoder(xt).log_prob(z), also=m.encoder(x0).log_prob(z))
-            ),
+            lambda xt: m.log_joint(x, z) - log_mean_exp(m.encoder(xt).log_prob(z), also=m.encoder(x0).log_prob(z)),
         )
 
     return E(m.corruption(x), lambda x0: E(m.encoder(x0), lambda z: body(x0, z)))
@@ -262,15 +259,7 @@ def tvo_right(m: SymbolicModel, x: Term, s: int) -> Term:
 def perturbative(m: SymbolicModel, x: Term, order: int, v0: Number = 0) -> Term:
     """log( e^{-V0} E_q sum_{k<=n} (V0 + log w)^k / k! ) (Bamler et al. 2017)."""
     v0 = as_fraction(v0)
-
-    def series(z: Term) -> Term:
-        v, result, factorial = v0 + log_weight(m, x, z), ONE, 1
-        for power in range(1, order + 1):
-            factorial *= power
-            result = result + v**power / factorial
-        return result
-
-    return log(E(m.encoder(x), series)) - v0
+    return log(E(m.encoder(x), lambda z: exp_series(v0 + log_weight(m, x, z), order))) - v0
 
 
 def reconstruction(m: SymbolicModel, x: Term) -> Term:

@@ -121,9 +121,7 @@ def _exactly(lhs: Exact, relation: Relation, rhs: Exact) -> Verdict:
     difference = b - a
     holds = relation == "<=" and difference.sign() > 0
     outcome = Outcome.HOLDS if holds else Outcome.VIOLATED
-    return Verdict(
-        outcome, Guarantee.EXACT, relation, lhs, rhs, float(difference), margin_text=str(difference)
-    )
+    return Verdict(outcome, Guarantee.EXACT, relation, lhs, rhs, float(difference), margin_text=str(difference))
 
 
 def _by_enclosure(lhs: Value, relation: Relation, rhs: Value) -> Verdict:
@@ -188,7 +186,8 @@ def _statistically(lhs: Value, relation: Relation, rhs: Value, alpha: float) -> 
     margin = b - a if a != b else 0.0
     if math.isnan(a_error + b_error) or math.isnan(margin) or math.isinf(margin):
         return undecided("an estimate or its standard error is not finite")
-    error = math.hypot(a_error, b_error) * _quantile(alpha, lhs, rhs)
+    # The sum, not the hypotenuse: the two estimates may share their draws.
+    error = (a_error + b_error) * _quantile(alpha, lhs, rhs)
     if margin > error:
         blocked = [
             *_blocked("left", a_bias, _SAFE_TO_BOUND_ABOVE, "made it hold"),

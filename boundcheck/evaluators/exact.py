@@ -22,7 +22,6 @@ from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Space, Term
 from boundcheck.models.finite import FiniteModel
 
-
 _ONE = fmpq(1)
 
 
@@ -166,7 +165,7 @@ def evaluate(formula: Formula | Term, model: FiniteModel, x: int = 0, **paramete
     log(5/3)
     """
     term = trace(formula, **parameters)
-    value = _ExactTraversal(model, x, LogNumberDomain()).value(term).data[()]
+    value = _ExactTraversal(model, x, LogNumberDomain()).value(term).data.item()
     if value.is_undefined:
         raise UndefinedValue(term.text, f"x = {x}")
     return Exact(value)

@@ -185,7 +185,7 @@ class Traversal:
         try:
             result = compute(term)
         except LeavesField as reason:
-            self.cannot(term, str(reason))
+            return self.cannot(term, str(reason))
         self.memo[-1][key] = result
         return result
 
@@ -432,9 +432,7 @@ class Traversal:
         members = [link for link in chain if plate in link.var.plates]
         return self._draw_once(once, members, core, plate, logged)
 
-    def _draw_once(
-        self, once: list[Expect], members: list[Expect], core: Term, plate: Plate, logged: bool
-    ) -> Named:
+    def _draw_once(self, once: list[Expect], members: list[Expect], core: Term, plate: Plate, logged: bool) -> Named:
         if not once:
             return self._enumerate_multisets(members, core, plate, logged)
         link = once[0]
@@ -456,7 +454,9 @@ class Traversal:
             weights = self._weights(members[0].law, members[0].var, members[0])
             for link in members[1:]:
                 weights = self._fold(domain.times, [weights, self._weights(link.law, link.var, link)])
-            outer = math.prod(s for s, axis in zip(weights.data.shape, weights.axes, strict=True) if axis not in variables)
+            outer = math.prod(
+                s for s, axis in zip(weights.data.shape, weights.axes, strict=True) if axis not in variables
+            )
             rows = max(1, self.most_numbers // max(1, k * outer))
             parts = []
             for entries, coefficients in _multisets(states, k, rows):

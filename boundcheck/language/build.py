@@ -171,6 +171,15 @@ def exp(value: Term | Number) -> Term:
     return laws.exp(as_term(value))
 
 
+def exp_series(value: Term | Number, order: int) -> Term:
+    """1 + v + v^2/2! + ... + v^order/order!, the truncated exponential."""
+    term, result, factorial = as_term(value), as_term(1), 1
+    for power in range(1, order + 1):
+        factorial *= power
+        result = result + term**power / factorial
+    return result
+
+
 def maximum(*values: Term | Number) -> Term:
     """The largest of some numbers."""
     return _choice("max", values)
@@ -204,9 +213,7 @@ def _reduce(op: str, body: Term | Number, over: Term | None) -> Term:
         return Reduce(op, plate, term)
     plates = term.free_plates
     if not plates:
-        raise FormulaError(
-            f"{term.text} is averaged over copies that were never drawn; draw them with law.copies(k)"
-        )
+        raise FormulaError(f"{term.text} is averaged over copies that were never drawn; draw them with law.copies(k)")
     if len(plates) > 1:
         names = sorted({var.name for var in term.free if var.plates})
         raise FormulaError(f"{term.text} has several sets of copies ({', '.join(names)}); say which with over=")

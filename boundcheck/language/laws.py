@@ -193,9 +193,7 @@ class MixtureLaw(Law):
         return ("mixture", self.mixing.canonical(scope), self.component.canonical(inner))
 
     def substitute(self, replacement: dict[Var, Term]) -> Law:
-        return MixtureLaw(
-            self.mixing.substitute(replacement), self.var, self.component.substitute(replacement)
-        )
+        return MixtureLaw(self.mixing.substitute(replacement), self.var, self.component.substitute(replacement))
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,6 @@ class Term:
         return self.text
 
 
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Const(Term):
     """A rational constant."""
@@ -190,7 +189,7 @@ class Var(Term):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Apply(Term):
-    """An operation on numbers: add, mul, pow (constant exponent), log, exp, max, min; same is 1 at equal points, else 0."""
+    """An operation on numbers: add, mul, pow (constant exponent), log, exp, max, min, or same (1 at equal points)."""
 
     op: str
     args: tuple[Term, ...]
@@ -255,7 +254,7 @@ class Expect(Binder):
     def outer_children(self) -> tuple[Term, ...]:
         return self.law.children
 
-    @cached_property
+    @property
     def consumed_plates(self) -> frozenset[Plate]:
         # The body has reduced these copies, so the expectation is over all of them at once.
         return frozenset(self.var.plates) - self.body.free_plates

@@ -1,0 +1,114 @@
+"""Deciding a claim on one model: the evaluators are tried from the strongest guarantee to the weakest.
+
+Exact arithmetic settles most formulas, ties included. What leaves it goes to the enclosures, whose precision is
+raised until the verdict separates or a stated limit is met. Equal formulas need no numbers at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from boundcheck.claims.claim import Claim
+from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
+from boundcheck.errors import BadInput, CannotCompute, CannotComputeExactly, UndefinedValue
+from boundcheck.evaluators.values import Value
+from boundcheck.language.terms import Term
+from boundcheck.models.finite import FiniteModel
+
+FIRST_PRECISION, LAST_PRECISION = 64, 1024
+"""Bits at which enclosures start, and at which they give up."""
+
+
+def value_of(term: Term, model: FiniteModel, x: int, precision: int = FIRST_PRECISION) -> Value:
+    """The strongest value that is to be had: exact, else an enclosure, else (for tables of floats) a float.
+
+    Raises:
+        UndefinedValue: the formula is inf - inf on this model.
+        CannotCompute: no evaluator can compute the formula.
+    """
+    from boundcheck.evaluators import enclosure, exact, floating
+
+    if not model.is_exact():
+        return floating.evaluate(term, model, x)
+    try:
+        return exact.evaluate(term, model, x)
+    except CannotComputeExactly:
+        return enclosure.evaluate(term, model, x, precision=precision)
+
+
+def check(claim: Claim, model: FiniteModel, x: int = 0) -> Verdict:
+    """Decide a claim on one model and observation.
+
+    A formula without a value there (inf - inf) leaves the claim undecided, with that reason.
+
+    Raises:
+        BadInput: an observation that the model does not have, or a table that it lacks.
+
+    >>> from boundcheck.catalogue import find
+    >>> claim = find("denoising-decoupled-below-evidence")
+    >>> print(check(claim, claim.witness()))
+    violated (exact)
+    """
+    if isinstance(x, bool) or not isinstance(x, int) or not 0 <= x < model.sizes["x"]:
+        raise BadInput("x", x, f"the number of an observed state, 0 to {model.sizes['x'] - 1}")
+    lhs, rhs = claim.terms
+    precision = FIRST_PRECISION
+    while True:
+        try:
+            verdict = decide(value_of(lhs, model, x, precision), claim.relation, value_of(rhs, model, x, precision))
+        except UndefinedValue as undefined:
+            return Verdict(Outcome.UNDECIDED, None, claim.relation, None, None, float("nan"), str(undefined))
+        if verdict.outcome is not Outcome.UNDECIDED:
+            return verdict
+        if lhs == rhs:  # the same formula twice: nothing to compute
+            return Verdict(Outcome.HOLDS, Guarantee.EXACT, claim.relation, verdict.lhs, verdict.rhs, 0.0)
+        if precision >= LAST_PRECISION or not model.is_exact():
+            return verdict
+        precision *= 2
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """A claim decided at every observation of one model; `verdict` is the worst of them, at `x`."""
+
+    claim: Claim
+    model: FiniteModel
+    x: int
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"claim": self.claim.name, "x": self.x} | self.verdict.to_json()
+
+
+_BADNESS = {Outcome.VIOLATED: 0, Outcome.UNDECIDED: 1, Outcome.HOLDS: 2}
+
+
+def check_model(claim: Claim, model: FiniteModel) -> ModelCheck:
+    """Decide a claim at every observation of which it says something; the worst verdict is the model's.
+
+    Raises:
+        BadInput: a table that the claim needs and the model lacks.
+        CannotCompute: no evaluator can compute a side of the claim.
+    """
+    results = []
+    for x in range(model.sizes["x"]):
+        if not claim.applies(model, x):
+            continue
+        verdict = check(claim, model, x)
+        results.append(ModelCheck(claim, model, x, verdict))
+        if verdict.outcome is Outcome.VIOLATED:
+            return results[-1]
+    if not results:
+        expected = "an observation of positive probability"
+        expected += " whose encoder q(z|x) covers the posterior" if claim.covering else ""
+        raise BadInput("the model", model, expected, f"{claim.name} says nothing about this one")
+    return min(results, key=lambda r: (_BADNESS[r.verdict.outcome], _finite_margin(r.verdict)))
+
+
+def _finite_margin(verdict: Verdict) -> float:
+    return verdict.margin if verdict.margin == verdict.margin else float("-inf")
+
+
+__all__ = ["CannotCompute", "ModelCheck", "check", "check_model", "value_of"]

@@ -1,0 +1,382 @@
+"""Order between formulas, read off their form: why lhs <= rhs must hold, whatever the model.
+
+Two entry points. `nonnegative_by_form` tells that a gap (rhs - lhs, written as a sum) has no term that can be
+negative. `always_at_most` proves `lower <= upper` by climbing from the lower formula with a few rules. A is an
+average: an expectation under a normalised law, or a mean over copies.
+
+- divergence: E_p[log p - log q] >= 0 for normalised p and q;
+- power means: log A[exp(s f)] / s does not decrease in s, its value at s = 0 being A[f] (Jensen's inequality and
+  Lyapunov's are two cases);
+- copies: E log mean_k Y_k over K independent copies does not decrease in K (Burda et al. 2016, Theorem 1), and is at
+  most log E[Y];
+- series: 1 + v + ... + v^n/n! <= exp v for odd n;
+- choice: a <= max(a, b), min(a, b) <= a;
+- support: log A E_{v ~ q}[g(v)/q(v)] <= log sum_v g(v), with equality if q covers g;
+- averages, positive multiples and sums preserve order.
+
+A rule that is not listed is not used, so a formula that holds for a subtler reason is simply not proved here. Where
+zeros make both sides infinite the rules hold with -inf and +inf as values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+from boundcheck.language.build import exp, exp_series, log
+from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
+from boundcheck.language.positions import nonnegative
+from boundcheck.language.terms import (
+    OBSERVED,
+    Apply,
+    Const,
+    Expect,
+    Integrate,
+    LogDensity,
+    Plate,
+    Reduce,
+    Term,
+    Var,
+    add,
+    as_term,
+    multiply,
+    substitute,
+    walk,
+)
+
+_LONGEST_CLIMB = 5
+_MOST_STEPS = 400
+
+
+def is_normalised(law: Law) -> bool:
+    """True if the law integrates to one by its form or by the model's validation, not merely by a user's word."""
+    if isinstance(law, ModelLaw):
+        return law.role != "joint"
+    if isinstance(law, MixtureLaw):
+        return is_normalised(law.mixing) and is_normalised(law.component)
+    return isinstance(law, DensityLaw) and law.rescale
+
+
+# --- terms that cannot be negative ---------------------------------------------------------------------------------
+
+
+def nonnegative_by_form(term: Term) -> bool:
+    """True if the term cannot be negative, whatever the model, because of how it is written.
+
+    >>> from boundcheck.language import E, kl, trace
+    >>> nonnegative_by_form(trace(lambda m, x: kl(m.encoder(x), m.prior())))
+    True
+    >>> nonnegative_by_form(trace(lambda m, x: E(m.encoder(x), lambda z: m.encoder(x).log_prob(z))))
+    False
+    """
+    if nonnegative(term) or _is_divergence(term):
+        return True
+    if isinstance(term, Expect | Integrate | Reduce):
+        return nonnegative_by_form(term.body)
+    if isinstance(term, Apply):
+        if term.op == "add":
+            # Parts that are non-negative alone only help; the others must be paired with a larger partner.
+            needy = [part for part in term.args if not nonnegative_by_form(part)]
+            return _pairs_up(needy, [part for part in term.args if nonnegative_by_form(part)])
+        if term.op in ("mul", "min"):
+            return all(nonnegative_by_form(arg) for arg in term.args)
+        if term.op == "max":
+            return any(nonnegative_by_form(arg) for arg in term.args)
+    return False
+
+
+def _is_divergence(term: Term) -> bool:
+    """E_{v ~ p}[log p(v) - log q(v)]; q may depend on v only through its point."""
+    if not isinstance(term, Expect) or not isinstance(term.body, Apply) or term.body.op != "add":
+        return False
+    if len(term.body.args) != 2 or term.consumed_plates:
+        return False
+    first, second = term.body.args[0], multiply(-1, term.body.args[1])
+    if not (isinstance(first, LogDensity) and isinstance(second, LogDensity)):
+        return False
+    if first.law != term.law or not first.point == second.point == (term.var,):
+        return False
+    depends = any(term.var in child.free for child in second.law.children)
+    return not depends and is_normalised(first.law) and is_normalised(second.law)
+
+
+def _pairs_up(needy: list[Term], helpers: list[Term]) -> bool:
+    """A sum in which every part that may be negative is half of a pair upper - lower with upper >= lower."""
+    if not needy:
+        return True
+    first, rest = needy[0], needy[1:]
+    for i, other in enumerate(rest):
+        for upper, lower in ((first, multiply(-1, other)), (other, multiply(-1, first))):
+            if always_at_most(lower, upper) and _pairs_up(rest[:i] + rest[i + 1 :], helpers):
+                return True
+    for i, helper in enumerate(helpers):
+        if always_at_most(multiply(-1, first), helper) and _pairs_up(rest, helpers[:i] + helpers[i + 1 :]):
+            return True
+    return False
+
+
+# --- climbing from a lower formula to an upper one -------------------------------------------------------------------
+
+
+def always_at_most(lower: Term, upper: Term, covering: bool = False) -> bool:
+    """True if `lower <= upper` for every model, by the rules above.
+
+    Args:
+        lower: the smaller formula.
+        upper: the larger one.
+        covering: whether q(z|x) > 0 wherever p(x,z) > 0 may be assumed.
+
+    >>> from boundcheck.catalogue.objectives import elbo, iwae, log_evidence
+    >>> from boundcheck.language import trace
+    >>> always_at_most(trace(iwae, k=3), trace(log_evidence))
+    True
+    >>> always_at_most(trace(iwae, k=3), trace(elbo))
+    False
+    """
+    starts = [lower]
+    if covering:
+        starts += _sums_as_expectations(lower, upper)
+    goal = _Goal(upper)
+    seen: set[Term] = set(starts)
+    frontier = starts
+    for _ in range(_LONGEST_CLIMB):
+        reached = []
+        for term in frontier:
+            if goal.met_by(term):
+                return True
+            for above in _above(term, goal):
+                if above not in seen and len(seen) < _MOST_STEPS:
+                    seen.add(above)
+                    reached.append(above)
+        frontier = reached
+    return any(goal.met_by(term) for term in frontier)
+
+
+class _Goal:
+    """The upper formula, and the parameters that a climb towards it may need: its orders and numbers of copies."""
+
+    def __init__(self, upper: Term) -> None:
+        self.upper = upper
+        self.orders = {Fraction(1), *(order for order, _ in _power_means(upper))}
+        self.copies = {sub.plate.size for sub in walk(upper) if isinstance(sub, Reduce)}
+
+    def met_by(self, term: Term) -> bool:
+        """True if the term is the goal, or below it by a rule that needs to see both."""
+        if term == self.upper or _support(term, self.upper):
+            return True
+        return isinstance(self.upper, Apply) and self.upper.op == "max" and term in self.upper.args
+
+
+def _above(term: Term, goal: _Goal) -> Iterator[Term]:
+    """Formulas that are at least `term`, one rule away."""
+    for order, make in _power_means(term):
+        for higher in goal.orders:
+            if higher > order:
+                yield make(higher)
+    single = _of_single_copies(term)
+    if single is not None:
+        yield single
+    for k in goal.copies:
+        more = _with_copies(term, k)
+        if more is not None:
+            yield more
+    if isinstance(term, LogDensity) and isinstance(term.law, MixtureLaw):
+        yield expand(term)
+    exponent = _of_odd_series(term)
+    if exponent is not None:
+        yield exp(exponent)
+    if _is_log(term):
+        for inside in _above(term.children[0], goal):
+            yield _logarithm(inside)
+    if isinstance(term, Expect) and is_normalised(term.law):
+        for body in _above(term.body, goal):
+            yield Expect(term.law, term.var, body)
+    elif isinstance(term, Reduce) and term.op == "mean":
+        for body in _above(term.body, goal):
+            yield Reduce(term.op, term.plate, body)
+    elif isinstance(term, Apply) and term.op == "mul":
+        scale, core = _scaled(term)
+        if scale > 0 and core is not term:
+            for body in _above(core, goal):
+                yield multiply(scale, body)
+    elif isinstance(term, Apply) and term.op == "add":
+        for i, part in enumerate(term.args):
+            for body in _above(part, goal):
+                yield add(*term.args[:i], body, *term.args[i + 1 :])
+    elif isinstance(term, Apply) and term.op == "min":
+        yield from term.args
+
+
+def _scaled(term: Term) -> tuple[Fraction, Term]:
+    if isinstance(term, Apply) and term.op == "mul" and len(term.args) == 2 and isinstance(term.args[0], Const):
+        return term.args[0].value, term.args[1]
+    return Fraction(1), term
+
+
+def _logarithm(term: Term) -> Term:
+    return term.args[0] if isinstance(term, Apply) and term.op == "exp" else log(term)
+
+
+def _exponential(term: Term) -> Term:
+    return term.args[0] if isinstance(term, Apply) and term.op == "log" else exp(term)
+
+
+def _averages(term: Term) -> Iterator[tuple[Callable[[Term], Term], Term]]:
+    """Every way to read a term as A[body]: the first one, two, ... averages in front, and what they average."""
+    if isinstance(term, Expect) and is_normalised(term.law):
+        law, var = term.law, term.var
+
+        def wrap(body: Term) -> Term:
+            return Expect(law, var, body)
+
+    elif isinstance(term, Reduce) and term.op == "mean":
+        plate = term.plate
+
+        def wrap(body: Term) -> Term:
+            return Reduce("mean", plate, body)
+
+    else:
+        return
+    yield wrap, term.body
+    for inner, body in _averages(term.body):
+        yield (lambda b, inner=inner: wrap(inner(b))), body
+
+
+def _power_means(term: Term) -> Iterator[tuple[Fraction, Callable[[Fraction], Term]]]:
+    """Every way to read a term as log A[exp(s f)] / s, or as A[f] for s = 0: (s, how to make another s)."""
+
+    def family(wrap: Callable[[Term], Term], f: Term) -> Callable[[Fraction], Term]:
+        def make(order: Fraction) -> Term:
+            if order == 0:
+                return wrap(f)
+            return multiply(1 / order, log(wrap(_exponential(multiply(order, f)))))
+
+        return make
+
+    for wrap, body in _averages(term):
+        yield Fraction(0), family(wrap, body)
+    scale, core = _scaled(term)
+    if isinstance(core, Apply) and core.op == "log" and scale != 0:
+        order = 1 / scale
+        for wrap, body in _averages(core.args[0]):
+            if nonnegative(body):
+                f = multiply(scale, _logarithm(body))
+                yield order, family(wrap, f)
+
+
+def _copied_log_mean(term: Term) -> tuple[list[Expect], Reduce] | None:
+    """The chain of expectations and the mean of E log mean_k Y_k over independent copies; None for other forms."""
+    links: list[Expect] = []
+    core = term
+    while isinstance(core, Expect):
+        links.append(core)
+        core = core.body
+    if not links or not (isinstance(core, Apply) and core.op == "log" and isinstance(core.args[0], Reduce)):
+        return None
+    reduction = core.args[0]
+    plate = reduction.plate
+    nested = any(isinstance(sub, Reduce) and sub.plate == plate for sub in walk(reduction.body))
+    if reduction.op != "mean" or not nonnegative(reduction.body) or nested:
+        return None
+    if not all(link.var.plates == (plate,) and is_normalised(link.law) for link in links):
+        return None
+    return links, reduction
+
+
+def _redrawn(links: list[Expect], plates: tuple[Plate, ...], body: Term, finish: Callable[[Term], Term]) -> Term:
+    """The chain of expectations over `finish(body)`, its variables replaced by ones on the given plates."""
+    fresh: dict[Var, Term] = {link.var: Var(link.var.name, link.var.space, plates=plates) for link in links}
+    result = finish(substitute(body, fresh))
+    for link in reversed(links):
+        var = fresh[link.var]
+        assert isinstance(var, Var)
+        result = Expect(link.law.substitute(fresh), var, result)
+    return result
+
+
+def _of_single_copies(term: Term) -> Term | None:
+    """log E[Y] for a term E log mean_k Y_k over independent copies; None if it has another form."""
+    read = _copied_log_mean(term)
+    if read is None:
+        return None
+    links, reduction = read
+    result = _redrawn(links, (), reduction.body, lambda body: body)
+    return None if result.free_plates else log(result)
+
+
+def _with_copies(term: Term, k: int) -> Term | None:
+    """E log mean_k Y_k over k copies for a term with fewer of them, or for a plain E[f] with Y = exp f."""
+    read = _copied_log_mean(term)
+    if read is not None:
+        links, reduction = read
+        if reduction.plate.size >= k:
+            return None
+        body = reduction.body
+    elif isinstance(term, Expect) and not term.var.plates and is_normalised(term.law):
+        links, body = [term], _exponential(term.body)
+    else:
+        return None
+    plate = Plate(k)
+    return _redrawn(links, (plate,), body, lambda inner: log(Reduce("mean", plate, inner)))
+
+
+def _of_odd_series(term: Term) -> Term | None:
+    """v for a term 1 + v + ... + v^n/n! with odd n >= 3, or term - 1 for a sum (n = 1); None for other terms."""
+    if not (isinstance(term, Apply) and term.op == "add"):
+        return None
+    powers = [sub for sub in walk(term) if isinstance(sub, Apply) and sub.op == "pow"]
+    for power in powers:
+        exponent = power.args[1]
+        assert isinstance(exponent, Const)
+        order = exponent.value
+        if order.denominator == 1 and order % 2 == 1 and term == exp_series(power.args[0], int(order)):
+            return power.args[0]
+    constants = [part for part in term.args if isinstance(part, Const)]
+    return add(term, -1) if constants == [as_term(1)] else None
+
+
+def _support(lower: Term, upper: Term) -> bool:
+    """c log sum_v g(v) >= c log A E_{v ~ q}[g(v) / q(v)] for c > 0, with g >= 0 free of what A averages over."""
+    (c, upper_core), (d, lower_core) = _scaled(upper), _scaled(lower)
+    if c != d or c <= 0 or not (_is_log(upper_core) and _is_log(lower_core)):
+        return False
+    whole, core = upper_core.children[0], lower_core.children[0]
+    averaged = []
+    while isinstance(core, Expect) and isinstance(core.body, Expect):
+        averaged.append(core)
+        core = core.body
+    if not isinstance(core, Expect) or core.consumed_plates or not all(is_normalised(a.law) for a in averaged):
+        return False
+    ratio = _ratio(whole, core.law, core.var)
+    return ratio is not None and is_normalised(core.law) and core.body == ratio
+
+
+def _ratio(whole: Term, law: Law, var: Var) -> Term | None:
+    """g(var) / q(var) for a sum over v of g(v) = exp(...), q being the density of `law`."""
+    if not isinstance(whole, Integrate) or whole.space != var.space:
+        return None
+    if not (isinstance(whole.body, Apply) and whole.body.op == "exp"):
+        return None
+    log_g = substitute(whole.body.args[0], {whole.var: var})
+    return exp(add(log_g, multiply(-1, LogDensity(law, (var,)))))
+
+
+def _is_log(term: Term) -> bool:
+    return isinstance(term, Apply) and term.op == "log"
+
+
+def _sums_as_expectations(lower: Term, upper: Term) -> list[Term]:
+    """Readings of log sum_v g(v) as log E_{v ~ q}[g/q], for the encoders q(z|x) that `upper` averages over."""
+    if not _is_log(lower) or not isinstance(lower.children[0], Integrate):
+        return []
+    whole = lower.children[0]
+    if whole.body != exp(LogDensity(ModelLaw("joint"), (OBSERVED, whole.var))):
+        return []  # covering is only promised of the encoder at x and the joint
+    found = []
+    for sub in walk(upper):
+        if isinstance(sub, Expect) and sub.law == ModelLaw("encoder", (OBSERVED,)):
+            var = Var(sub.var.name, sub.var.space)
+            ratio = _ratio(whole, sub.law, var)
+            if ratio is not None:
+                found.append(log(Expect(sub.law, var, ratio)))
+    return found

@@ -1,0 +1,247 @@
+"""Deciding a claim over a family: what is known of it, in words that say no more than was found.
+
+- refuted: a witness, decided exactly or by enclosures.
+- proved: both sides are the same formula, or the difference of the sides cannot be negative by its form.
+- gap verified: the claim's gap cannot be negative by its form, and rhs - lhs = gap exactly at N models.
+- survived: N models were tried and none violates the claim. That is no proof, so the verdict is "undecided".
+- undecided: nothing of the above, for example because no model could be decided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from boundcheck.claims.check import ModelCheck, check, value_of
+from boundcheck.claims.claim import Claim
+from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
+from boundcheck.claims.family import finite_models
+from boundcheck.claims.gap import always_at_most, nonnegative_by_form
+from boundcheck.errors import BadInput, UndefinedValue
+from boundcheck.evaluators.values import json_float
+from boundcheck.language.terms import ZERO, Term, add, multiply
+from boundcheck.models.finite import FiniteModel
+
+DEFAULT_COUNT = 60
+"""How many models a claim of the catalogue is tried on unless a caller says otherwise."""
+
+FEWEST_VERIFIED = 10
+"""At how many observations a gap must be exact before it counts as verified."""
+
+
+class Status(Enum):
+    """How much is known of a claim over a family."""
+
+    PROVED = "proved"
+    GAP_VERIFIED = "gap verified"
+    SURVIVED = "survived"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A claim judged over a family of models.
+
+    `models` counts those on which the claim was decided at every possible observation, `skipped` those on which a side
+    has no value (inf - inf) somewhere, `open` those left undecided; `smallest_margin`, in nats, is over the decided.
+    """
+
+    claim: Claim
+    status: Status
+    detail: str
+    guarantee: Guarantee | None
+    models: int
+    skipped: int
+    open: int
+    smallest_margin: float
+    witness: ModelCheck | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict that the status allows: "survived" decides nothing."""
+        if self.status is Status.REFUTED:
+            return Outcome.VIOLATED
+        if self.status in (Status.PROVED, Status.GAP_VERIFIED):
+            return Outcome.HOLDS
+        return Outcome.UNDECIDED
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready, with at least the fields of the command line's contract."""
+        verdict = self.witness.verdict if self.witness else None
+        return {
+            "claim": self.claim.name,
+            "verdict": self.outcome.value,
+            "status": self.status.value,
+            "detail": self.detail,
+            "guarantee": self.guarantee.value if self.guarantee else None,
+            "lhs": verdict.lhs.to_json() if verdict and verdict.lhs else None,
+            "rhs": verdict.rhs.to_json() if verdict and verdict.rhs else None,
+            "margin": json_float(self.smallest_margin),
+            "models": self.models,
+            "skipped": self.skipped,
+            "open": self.open,
+            "witness": {"model": self.witness.model.to_json(), "x": self.witness.x} if self.witness else None,
+        }
+
+
+def survey(
+    claim: Claim,
+    models: Iterable[FiniteModel] | None = None,
+    *,
+    count: int = DEFAULT_COUNT,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> Survey:
+    """Judge a claim over a family of finite models.
+
+    Args:
+        claim: the claim.
+        models: the models; by default the claim's known witness, if any, and then `count` random ones.
+        count: how many random models.
+        seed: the seed of the random models.
+        progress: called after each model.
+
+    Raises:
+        BadInput: no models at all, or one that lacks a table of the claim.
+        CannotCompute: no evaluator can compute a side of the claim.
+
+    >>> from boundcheck.catalogue import find
+    >>> survey(find("elbo-below-evidence"), count=5).status.value
+    'proved'
+    """
+    if models is None:
+        models = [*([claim.witness()] if claim.witness else []), *finite_models(count, seed)]
+    tally = _Tally(claim)
+    for model in models:
+        tally.add(model)
+        progress()
+        if tally.witness:
+            break
+    return tally.result()
+
+
+class _Tally:
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.models = self.skipped = self.open = self.verified = 0
+        self.smallest = math.inf
+        self.guarantees: set[Guarantee] = set()
+        self.witness: ModelCheck | None = None
+        self.wrong_gap: tuple[FiniteModel, int] | None = None
+        gap = claim.gap if claim.gap is not None or claim.relation == "<=" else ZERO
+        assert gap is None or isinstance(gap, Term)
+        self.gap = gap
+        self.consistent = 0
+
+    def add(self, model: FiniteModel) -> None:
+        """Decide the claim at every possible observation of one more model."""
+        outcomes = set()
+        for x in range(model.sizes["x"]):
+            if not self.claim.applies(model, x):
+                continue
+            verdict = check(self.claim, model, x)
+            if verdict.lhs is None:
+                outcomes.add("skipped")
+                continue
+            outcomes.add(verdict.outcome.value)
+            if verdict.outcome is Outcome.VIOLATED:
+                self.witness = ModelCheck(self.claim, model, x, verdict)
+                self.smallest = verdict.margin
+                return
+            if verdict.guarantee:
+                self.guarantees.add(verdict.guarantee)
+                self.smallest = min(self.smallest, verdict.margin)
+            self._verify_gap(model, x, verdict)
+        if "undecided" in outcomes:
+            self.open += 1
+        elif "skipped" in outcomes:
+            self.skipped += 1
+        elif outcomes:
+            self.models += 1
+
+    def _verify_gap(self, model: FiniteModel, x: int, verdict: Verdict) -> None:
+        lhs, rhs = verdict.lhs, verdict.rhs
+        if self.gap is None or self.wrong_gap or lhs is None or rhs is None:
+            return
+        if math.isinf(float(lhs)) or math.isinf(float(rhs)):
+            return  # there is no finite difference for a gap to equal
+        try:
+            identity = decide(value_of(rhs_minus(self.claim), model, x), "==", value_of(self.gap, model, x))
+        except UndefinedValue:
+            return
+        if identity.outcome is Outcome.VIOLATED:
+            self.wrong_gap = (model, x)
+        elif identity.guarantee is Guarantee.EXACT:
+            self.verified += 1
+        else:
+            self.consistent += 1
+
+    def result(self) -> Survey:
+        """The status that these models support."""
+        status, detail, guarantee = self._status()
+        margin = self.smallest if self.models or self.witness else math.nan
+        return Survey(self.claim, status, detail, guarantee, self.models, self.skipped, self.open, margin, self.witness)
+
+    def _status(self) -> tuple[Status, str, Guarantee | None]:
+        if self.witness:
+            verdict = self.witness.verdict
+            return Status.REFUTED, f"a witness with margin {verdict.margin:.6g} nats", verdict.guarantee
+        if self.models + self.open == 0:
+            if self.skipped:
+                return Status.UNDECIDED, "no model has values for both sides", None
+            raise BadInput("models", "none", "at least one model with a possible observation")
+        reason = proved_by_form(self.claim)
+        if reason:
+            return Status.PROVED, reason, Guarantee.EXACT
+        if self.wrong_gap:
+            return Status.SURVIVED, f"{self._survived()}; its gap formula is wrong at one of them", self._weakest()
+        if self.gap is not None and self.verified >= FEWEST_VERIFIED:
+            where = f"at {self.verified} observations"
+            if self.consistent:
+                where += f" (and to within the enclosures at {self.consistent} whose values are irrational powers)"
+            if self.claim.relation == "==":
+                return Status.GAP_VERIFIED, f"both sides are equal, exactly, {where}", Guarantee.EXACT
+            if nonnegative_by_form(self.gap):
+                return (
+                    Status.GAP_VERIFIED,
+                    f"rhs - lhs is a sum of non-negative terms, exactly, {where}",
+                    Guarantee.EXACT,
+                )
+        return Status.SURVIVED, self._survived(), self._weakest()
+
+    def _survived(self) -> str:
+        left = f", {self.open} left open" if self.open else ""
+        return f"{self.models} models, no violation{left}"
+
+    def _weakest(self) -> Guarantee | None:
+        order = list(Guarantee)
+        return max(self.guarantees, key=order.index) if self.guarantees else None
+
+
+def rhs_minus(claim: Claim) -> Term:
+    """rhs - lhs, as one term."""
+    lhs, rhs = claim.terms
+    return add(rhs, multiply(-1, lhs))
+
+
+def proved_by_form(claim: Claim) -> str:
+    """Why the claim holds for every model by its form alone; empty if that is not seen.
+
+    Holes in the support are covered: the rules of `gap` hold with -inf and +inf as values.
+    """
+    lhs, rhs = claim.terms
+    if lhs == rhs:
+        return "both sides are the same formula"
+    scope = "every model whose encoder covers the posterior" if claim.covering else "every model"
+    if claim.relation == "<=" and always_at_most(lhs, rhs, claim.covering):
+        return f"lhs <= rhs by the form of the two sides, for {scope}"
+    if claim.relation == "<=" and nonnegative_by_form(rhs_minus(claim)):
+        return f"rhs - lhs is a sum of non-negative terms by its form, for {scope}"
+    return ""
+
+
+__all__ = ["DEFAULT_COUNT", "Status", "Survey", "proved_by_form", "survey"]
