@@ -1,0 +1,345 @@
+"""Laws of real and discrete variables whose parameters may depend on other variables.
+
+Each gives its log-density by one formula that runs on floats, arrays and balls (see `arithmetic`), and says what an
+integrator must know: where it lives, where its mass is, and where it is not smooth. Parameters are numbers, exact
+rationals (Fraction, or text such as "0.1"), arrays, or balls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from boundcheck.errors import BadInput
+from boundcheck.models import arithmetic as F
+from boundcheck.models.arithmetic import is_ball, like, number
+
+Parameter: TypeAlias = Any
+"""An int, float, Fraction, text such as "1/3", numpy array, or Arb ball."""
+
+
+def _positive(name: str, value: Parameter, what: str) -> Parameter:
+    """A scale that is positive and finite for sure, or an error that names it."""
+    value = number(value)
+    if is_ball(value):
+        if not value.real > 0 if F.is_complex_ball(value) else not value > 0:
+            raise BadInput(name, value, f"a positive {what}", "its enclosure must not reach 0")
+        return value
+    array = np.asarray(value, dtype=float)
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise BadInput(name, value, f"a positive, finite {what}", "a scale of 0 or infinity has no density")
+    return value
+
+
+def _finite(name: str, value: Parameter) -> Parameter:
+    value = number(value)
+    if is_ball(value):
+        if not value.is_finite():
+            raise BadInput(name, value, "a finite number", "its enclosure overflowed")
+        return value
+    if not np.isfinite(np.asarray(value, dtype=float)).all():
+        raise BadInput(name, value, "a finite number")
+    return value
+
+
+class Density:
+    """A law of one real or discrete variable."""
+
+    discrete = False
+
+    def log_density(self, v: Any) -> Any:
+        """The log-density (log-probability if discrete) at v, in nats."""
+        raise NotImplementedError
+
+    def interval(self) -> tuple[Any, Any]:
+        """The support: a lower and an upper end, None where there is none."""
+        return (None, None)
+
+    def kinks(self) -> Sequence[Any]:
+        """Points of the support at which the log-density is not analytic."""
+        return ()
+
+    def center(self) -> Any:
+        """Where the mass is."""
+        raise NotImplementedError
+
+    def spread(self) -> Any:
+        """How wide the mass is."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Normal(Density):
+    """Normal(mean, scale): log density -(v - mean)^2 / (2 scale^2) - log scale - log(2 pi) / 2.
+
+    >>> round(float(Normal(0, 1).log_density(0.0)), 6)
+    -0.918939
+    """
+
+    mean: Parameter
+    scale: Parameter
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", _finite("mean", self.mean))
+        object.__setattr__(self, "scale", _positive("scale", self.scale, "scale"))
+
+    def log_density(self, v: Any) -> Any:
+        scale = like(self.scale, v)
+        t = (v - like(self.mean, v)) / scale
+        return -(t * t) / 2 - F.log(scale) - (F.log_pi(v) + F.log(2 + 0 * v)) / 2
+
+    def center(self) -> Any:
+        return self.mean
+
+    def spread(self) -> Any:
+        return self.scale
+
+
+@dataclass(frozen=True)
+class Laplace(Density):
+    """Laplace(location, scale): log density -|v - location| / scale - log(2 scale)."""
+
+    location: Parameter
+    scale: Parameter
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "location", _finite("location", self.location))
+        object.__setattr__(self, "scale", _positive("scale", self.scale, "scale"))
+
+    def log_density(self, v: Any) -> Any:
+        scale = like(self.scale, v)
+        return -F.absolute(v - like(self.location, v)) / scale - F.log(2 * scale + 0 * v)
+
+    def kinks(self) -> Sequence[Any]:
+        return (self.location,)
+
+    def center(self) -> Any:
+        return self.location
+
+    def spread(self) -> Any:
+        return self.scale
+
+
+@dataclass(frozen=True)
+class Logistic(Density):
+    """Logistic(location, scale): log density -t - 2 softplus(-t) - log scale with t = (v - location) / scale."""
+
+    location: Parameter
+    scale: Parameter
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "location", _finite("location", self.location))
+        object.__setattr__(self, "scale", _positive("scale", self.scale, "scale"))
+
+    def log_density(self, v: Any) -> Any:
+        scale = like(self.scale, v)
+        t = (v - like(self.location, v)) / scale
+        return -t - 2 * F.softplus(-t) - F.log(scale + 0 * v)
+
+    def center(self) -> Any:
+        return self.location
+
+    def spread(self) -> Any:
+        return self.scale
+
+
+@dataclass(frozen=True)
+class StudentT(Density):
+    """Student's t with `freedom` degrees of freedom, location and scale."""
+
+    freedom: Parameter
+    location: Parameter = 0
+    scale: Parameter = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "freedom", _positive("freedom", self.freedom, "number of degrees of freedom"))
+        object.__setattr__(self, "location", _finite("location", self.location))
+        object.__setattr__(self, "scale", _positive("scale", self.scale, "scale"))
+
+    def log_density(self, v: Any) -> Any:
+        scale, freedom = like(self.scale, v), like(self.freedom, v)
+        t = (v - like(self.location, v)) / scale
+        half = (freedom + 1) / 2
+        normaliser = F.log_gamma(half + 0 * _plain(v)) - F.log_gamma(freedom / 2 + 0 * _plain(v))
+        normaliser = normaliser - (F.log(freedom + 0 * v) + F.log_pi(v)) / 2 - F.log(scale + 0 * v)
+        return normaliser - half * F.log(1 + t * t / freedom)
+
+    def center(self) -> Any:
+        return self.location
+
+    def spread(self) -> Any:
+        return self.scale
+
+
+@dataclass(frozen=True)
+class Uniform(Density):
+    """Uniform on [lower, upper]: log density -log(upper - lower) inside, -inf outside."""
+
+    lower: Parameter
+    upper: Parameter
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lower", _finite("lower", self.lower))
+        object.__setattr__(self, "upper", _finite("upper", self.upper))
+        _positive("upper - lower", self.upper - self.lower, "width")
+
+    def log_density(self, v: Any) -> Any:
+        lower, upper = like(self.lower, v), like(self.upper, v)
+        inside = -F.log(upper - lower + 0 * v)
+        if is_ball(v):
+            # An integrator stays inside `interval`; a complex ball is the analytic continuation from there.
+            if F.is_complex_ball(v) or (v >= lower and v <= upper):
+                return inside
+            return type(v).neg_inf() if (v < lower or v > upper) else type(v)(0, type(v).pos_inf())
+        return np.where((v >= lower) & (v <= upper), inside, -np.inf)
+
+    def interval(self) -> tuple[Any, Any]:
+        return (self.lower, self.upper)
+
+    def center(self) -> Any:
+        return (self.lower + self.upper) / 2
+
+    def spread(self) -> Any:
+        return (self.upper - self.lower) / 4
+
+
+@dataclass(frozen=True)
+class Mixture(Density):
+    """A mixture of densities: log density log sum_i weight_i exp(log density_i).
+
+    Raises:
+        BadInput: weights that are not positive and do not sum to one.
+    """
+
+    weights: tuple[Parameter, ...]
+    components: tuple[Density, ...]
+
+    def __post_init__(self) -> None:
+        weights = tuple(number(w) for w in self.weights)
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "components", tuple(self.components))
+        if len(weights) != len(self.components) or not weights:
+            raise BadInput("weights", self.weights, f"one weight for each of {len(self.components)} components")
+        if any(not w > 0 for w in weights) or abs(float(sum(weights)) - 1) > 1e-12:
+            raise BadInput("weights", self.weights, "positive weights that sum to one", "divide them by their sum")
+
+    def log_density(self, v: Any) -> Any:
+        parts = [
+            c.log_density(v) + F.log(like(w, v) + 0 * v) for w, c in zip(self.weights, self.components, strict=True)
+        ]
+        if not is_ball(v):
+            return np.logaddexp.reduce(np.broadcast_arrays(*parts))
+        first = parts[0]
+        return first + F.log(1 + sum((F.exp(part - first) for part in parts[1:]), 0 * v))
+
+    def interval(self) -> tuple[Any, Any]:
+        intervals = [component.interval() for component in self.components]
+        if len(set(intervals)) > 1:
+            raise BadInput("components", intervals, "components with one common support", "split the mixture")
+        return intervals[0]
+
+    def kinks(self) -> Sequence[Any]:
+        return tuple(kink for component in self.components for kink in component.kinks())
+
+    def center(self) -> Any:
+        return sum(float(w) * component.center() for w, component in zip(self.weights, self.components, strict=True))
+
+    def spread(self) -> Any:
+        middle = self.center()
+        return max(abs(float(c.center() - middle)) + float(c.spread()) for c in self.components)
+
+
+# --- discrete laws -------------------------------------------------------------------------------------------------
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 0:
+        raise BadInput(name, value, "a whole number >= 0", "a likelihood of counts takes counts")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class BernoulliLogit(Density):
+    """Bernoulli with success probability sigmoid(logit): log probability v logit - softplus(logit)."""
+
+    logit: Parameter
+    discrete = True
+
+    def log_density(self, v: Any) -> Any:
+        if v not in (0, 1):
+            raise BadInput(
+                "x", v, "0 or 1, the support of a Bernoulli", "binarise the data, or take another likelihood"
+            )
+        return (self.logit if v == 1 else 0 * self.logit) - F.softplus(self.logit)
+
+
+@dataclass(frozen=True)
+class Binomial(Density):
+    """Binomial(n, sigmoid(logit)): log C(n, v) + v logit - n softplus(logit)."""
+
+    n: int
+    logit: Parameter
+    discrete = True
+
+    def log_density(self, v: Any) -> Any:
+        n, v = _whole("n", self.n), _whole("x", v)
+        if v > n:
+            raise BadInput("x", v, f"a count of at most {n}", "check the number of trials")
+        ways = F.log(math.comb(n, v) + 0 * self.logit)
+        return ways + v * self.logit - n * F.softplus(self.logit)
+
+
+@dataclass(frozen=True)
+class PoissonLog(Density):
+    """Poisson with rate exp(log_rate): v log_rate - exp(log_rate) - log v!."""
+
+    log_rate: Parameter
+    discrete = True
+
+    def log_density(self, v: Any) -> Any:
+        v = _whole("x", v)
+        return v * self.log_rate - F.exp(self.log_rate) - F.log(math.factorial(v) + 0 * self.log_rate)
+
+
+@dataclass(frozen=True)
+class Discrete(Density):
+    """Finitely many points with stated probabilities, for example salt-and-pepper corruption of one pixel.
+
+    >>> Discrete({0: "1/4", 1: "3/4"}).probabilities
+    (Fraction(1, 4), Fraction(3, 4))
+    """
+
+    table: Mapping[Any, Parameter]
+    discrete = True
+
+    def __post_init__(self) -> None:
+        if not self.table:
+            raise BadInput("table", self.table, "at least one point")
+        if any(p < 0 for p in self.probabilities) or abs(float(sum(self.probabilities)) - 1) > 1e-12:
+            raise BadInput("table", dict(self.table), "probabilities >= 0 that sum to one")
+
+    @property
+    def points(self) -> tuple[Any, ...]:
+        """The points, as numbers."""
+        return tuple(number(point) for point in self.table)
+
+    @property
+    def probabilities(self) -> tuple[Any, ...]:
+        """Their probabilities, exact where they were given exactly."""
+        return tuple(number(p) for p in self.table.values())
+
+    def log_density(self, v: Any) -> Any:
+        for point, p in zip(self.points, self.probabilities, strict=True):
+            if v == point:
+                return F.log(p if not isinstance(p, Fraction) else float(p))
+        return -math.inf
+
+
+def _plain(v: Any) -> Any:
+    """A real zero-capable stand-in for v in arguments that do not depend on it."""
+    return v.real if F.is_complex_ball(v) else (0 * v if is_ball(v) else 0.0)
