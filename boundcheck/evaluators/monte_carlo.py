@@ -139,6 +139,15 @@ def evaluate(
     if n == 1:
         raise BadInput("n", n, "at least 2 replicates", "one replicate has no standard error")
     job = prepare(formula, model, x, n=n, inner=inner, seed=seed, chunk=chunk, **parameters)
+    return run(job, progress)
+
+
+def run(job: Job, progress: Callable[[int], None] | None = None) -> tuple[Sampled, ...]:
+    """The estimates of a prepared computation, one for each example; `evaluate` says more.
+
+    Raises:
+        UndefinedValue: replicates of both infinite signs, or one that is inf - inf.
+    """
     results: list[Sampled] = []
     for block in job:
         moments = Moments(block.size, block.x.device)
@@ -150,7 +159,7 @@ def evaluate(
         if bool(means.isnan().any()):
             raise UndefinedValue(job.plan.source.text, block.example(int(means.isnan().nonzero()[0])))
         for mean, error in zip(means.tolist(), moments.standard_errors().tolist(), strict=True):
-            results.append(Sampled(mean, error, job.plan.bias, n))
+            results.append(Sampled(mean, error, job.plan.bias, job.n))
     return tuple(results)
 
 
@@ -170,4 +179,4 @@ def evaluate_mean(formula: Formula | Term, model: object, x: Any, **options: Any
     return over_examples(evaluate(formula, model, x, **options))
 
 
-__all__ = ["Moments", "evaluate", "evaluate_mean", "prepare"]
+__all__ = ["Moments", "evaluate", "evaluate_mean", "prepare", "run"]

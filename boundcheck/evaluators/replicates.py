@@ -43,6 +43,8 @@ else:
 
 _NUMBERS_AT_ONCE = 1 << 22
 """The default chunk holds about this many entries of x: 32 MB in float64, some times that in a decoder's layers."""
+_ROUNDINGS = 64
+"""How many roundings of its own size a log-density is granted: sums over pixels and units, pairwise added."""
 
 
 class Job:
@@ -67,6 +69,7 @@ class Job:
         self._streams = streams
         self.checked: set[str] = set()
         self.repeated: set[Var] = set()
+        self.rounding = 0.0
 
     def seed_of(self, block: int, var: Var, places: Sequence[int]) -> int:
         """The seed of a variable's draws in one block: different for all blocks and variables of the job."""
@@ -80,6 +83,12 @@ class Job:
     def __iter__(self) -> Iterator[ExampleBlock]:
         for index, start in enumerate(range(0, len(self.x), self.examples_at_once)):
             yield ExampleBlock(self, index, start)
+
+    def note_rounding(self, log_density: Tensor) -> None:
+        """Keep `rounding`, an estimate in nats of how far off the model's own arithmetic may make a log-density."""
+        if log_density.is_floating_point():
+            largest = float(log_density.abs().nan_to_num(0.0, posinf=0.0).max())
+            self.rounding = max(self.rounding, _ROUNDINGS * torch.finfo(log_density.dtype).eps * largest)
 
     @property
     def draws(self) -> int:
@@ -269,7 +278,8 @@ class ExampleBlock:
         flat = self._spread(point, axes).reshape(*map(self._size, others), rows, *point.event)
         observed = self.example if law.role == "likelihood" and var == OBSERVED else None
         value = self.job.model.log_prob(law.role, drawn.law, flat, point.event, observed)
-        return Grid(value.reshape(*map(self._size, axes), self.size), axes)
+        self.job.note_rounding(value)
+        return Grid(value.to(torch.float64).reshape(*map(self._size, axes), self.size), axes)
 
     # --- arithmetic ---
 

@@ -215,7 +215,7 @@ class TorchModel:
         event: Sequence[int],
         observed: Callable[[int], str] | None = None,
     ) -> Tensor:
-        """log-density at points of shape (..., *batch, *event), in float64 nats, of shape (..., *batch).
+        """log-density in nats at points of shape (..., *batch, *event), of shape (..., *batch), in the model's dtype.
 
         A point outside the law's support has density zero, so -inf, whatever the law's `validate_args`. Only for
         `observed` data, whose rows that function names, is it refused: grey pixels for a Bernoulli decoder are a
@@ -256,7 +256,6 @@ class TorchModel:
                 f"{expected}, one number for each draw and row",
                 "sum over the event: torch.distributions.Independent(..., n)",
             )
-        value = value.to(torch.float64)
         if inside is not None:
             value = torch.where(inside, value, -math.inf)
         if bool(value.isnan().any()):

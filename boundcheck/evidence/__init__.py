@@ -1,0 +1,54 @@
+"""Log-weights of trained models: how high is the evidence, and does an objective stay below it?
+
+Everything that needs torch is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boundcheck.evidence.card import EvidenceCard, Judgement, judge, render
+    from boundcheck.evidence.engine import CurvePoint, IwaeCurve, iwae_curve, log_weights
+    from boundcheck.evidence.evaluation import evaluate_files, evaluate_model
+    from boundcheck.evidence.loading import load_data, load_factory, load_weights
+
+_HOME = {
+    "EvidenceCard": "card",
+    "Judgement": "card",
+    "judge": "card",
+    "render": "card",
+    "CurvePoint": "engine",
+    "IwaeCurve": "engine",
+    "iwae_curve": "engine",
+    "log_weights": "engine",
+    "evaluate_files": "evaluation",
+    "evaluate_model": "evaluation",
+    "load_data": "loading",
+    "load_factory": "loading",
+    "load_weights": "loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+__all__ = [
+    "CurvePoint",
+    "EvidenceCard",
+    "IwaeCurve",
+    "Judgement",
+    "evaluate_files",
+    "evaluate_model",
+    "iwae_curve",
+    "judge",
+    "load_data",
+    "load_factory",
+    "load_weights",
+    "log_weights",
+    "render",
+]

@@ -1,0 +1,216 @@
+"""A user's model, weights and data, from files.
+
+Nothing here unpickles: weights come from safetensors or through torch's weights-only loader, data from numpy without
+objects. Only the model file, which the user names, is run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import BadInput, BoundcheckError, UnknownName, require
+
+if TYPE_CHECKING:
+    import torch
+
+_SPEC = "FILE.py:NAME"
+
+
+def load_factory(spec: str) -> Any:
+    """The object NAME of a Python file, given as "FILE.py:NAME". The file is run.
+
+    Raises:
+        BadInput: no such file, no ":NAME", a file that fails, or one without that name.
+
+    >>> load_factory("my_vae.py")
+    Traceback (most recent call last):
+    ...
+    boundcheck.errors.BadInput: the model = 'my_vae.py': expected FILE.py:NAME; name the function that makes the model
+    """
+    path_text, colon, name = str(spec).rpartition(":")
+    if not colon or not name.isidentifier() or not path_text:
+        raise BadInput("the model", str(spec), _SPEC, "name the function that makes the model")
+    path = Path(path_text)
+    if not path.is_file():
+        raise BadInput("the model", str(spec), _SPEC, f"there is no file {path}")
+    module = _run(path)
+    if not hasattr(module, name):
+        known = [each for each in vars(module) if not each.startswith("_")]
+        raise UnknownName(f"name in {path.name}", name, known)
+    return getattr(module, name)
+
+
+def _run(path: Path) -> ModuleType:
+    label = f"boundcheck_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(label, path)
+    if spec is None or spec.loader is None:
+        raise BadInput("the model", str(path), _SPEC, "the file's name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[label] = module  # dataclasses in the file look themselves up there
+    sys.path.insert(0, str(path.resolve().parent))  # as if the file were run: it may import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except BoundcheckError:
+        raise
+    except (Exception, SystemExit) as error:
+        remedy = f"running it raised {type(error).__name__}: {_first_line(error)}"
+        raise BadInput("the model file", str(path), "a Python file that runs", remedy) from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def make_model(factory: Any, spec: str) -> Any:
+    """What a factory makes; an object that already is a model is taken as it is.
+
+    Raises:
+        BadInput: a factory that cannot be called without arguments, or fails.
+    """
+    if hasattr(factory, "prior") and not isinstance(factory, type):
+        return factory
+    if not callable(factory):
+        raise BadInput("the model", spec, "a function without arguments that makes the model, or the model itself")
+    try:
+        return factory()
+    except BoundcheckError:
+        raise
+    except Exception as error:
+        remedy = f"calling it raised {type(error).__name__}: {_first_line(error)}"
+        raise BadInput(
+            "the model", spec, "a function that makes the model when called without arguments", remedy
+        ) from error
+
+
+# --- weights -------------------------------------------------------------------------------------------------------
+
+
+def load_weights(module: Any, path: str | Path) -> None:
+    """Load a state dict from a .safetensors, .pt or .pth file into a module, all keys and shapes equal.
+
+    Raises:
+        BadInput: no such file, an unknown format, a pickle with code in it, weights of another architecture (naming
+            the first key that does not fit), or weights that are not finite.
+    """
+    torch = require("torch", extra="torch", feature="loading weights")
+    if not isinstance(module, torch.nn.Module):
+        raise BadInput("the model", type(module).__name__, "a torch.nn.Module, since there are weights to load")
+    state = _read_state(Path(path))
+    own = module.state_dict()
+    for key, tensor in own.items():
+        if key not in state:
+            _other_architecture(path, own, state, f"the model's {key} is missing from the file")
+        if tuple(state[key].shape) != tuple(tensor.shape):
+            shapes = f"{tuple(state[key].shape)} in the file, {tuple(tensor.shape)} in the model"
+            _other_architecture(path, own, state, f"{key} has the shape {shapes}")
+    for key, tensor in state.items():
+        if key not in own:
+            _other_architecture(path, own, state, f"the model has no {key}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BadInput("the weights", str(path), "finite numbers", f"{key} has NaN or infinite entries")
+    module.load_state_dict(dict(state))
+
+
+def _other_architecture(path: str | Path, own: Mapping, state: Mapping, first: str) -> None:
+    different = len(own.keys() ^ state.keys()) + sum(
+        tuple(state[key].shape) != tuple(own[key].shape) for key in own.keys() & state.keys()
+    )
+    more = f" (and {different - 1} more)" if different > 1 else ""
+    raise BadInput("the weights", str(path), "weights of this very model", f"{first}{more}")
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise BadInput("the weights", str(path), "a .safetensors, .pt or .pth file", "there is no such file")
+    remedy = "save them with safetensors.torch.save_file(model.state_dict(), ...)"
+    try:
+        if path.suffix == ".safetensors":
+            state = require("safetensors.torch", extra="torch", feature="loading weights").load_file(path)
+        elif path.suffix in (".pt", ".pth"):
+            torch = require("torch", extra="torch", feature="loading weights")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise BadInput("the weights", str(path), "a .safetensors, .pt or .pth file", remedy)
+    except BoundcheckError:
+        raise
+    except Exception as error:
+        what = "a file of tensors alone, not a pickle with code" if path.suffix != ".safetensors" else "a whole file"
+        raise BadInput("the weights", str(path), what, f"{type(error).__name__}; {remedy}") from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(hasattr(tensor, "shape") for tensor in state.values()):
+        raise BadInput("the weights", str(path), "a state dict: tensors by name", remedy)
+    return {str(key): tensor for key, tensor in state.items()}
+
+
+# --- data ----------------------------------------------------------------------------------------------------------
+
+
+def load_data(path: str | Path, key: str | None = None) -> NDArray[Any]:
+    """Observations of shape (examples, *event) from a .npy file, or from one array of an .npz file.
+
+    Args:
+        path: the file; "digits.npz:test" names an array in it.
+        key: the array, if the path does not name it; an .npz file with a single array needs neither.
+
+    Raises:
+        BadInput: no such file, another format, no such array, or an array that is empty, not of numbers, or not finite.
+    """
+    file, named = _split_key(str(path))
+    key = key if key is not None else named
+    if not file.is_file():
+        raise BadInput("the data", str(path), "a .npz or .npy file", f"there is no file {file}")
+    if file.suffix not in (".npz", ".npy"):
+        raise BadInput("the data", str(path), "a .npz or .npy file", "save them with numpy.savez")
+    try:
+        with file.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            array = loaded if isinstance(loaded, np.ndarray) else _choose(loaded, key, str(path))
+    except BoundcheckError:
+        raise
+    except Exception as error:
+        remedy = f"{type(error).__name__}: {_first_line(error)}"
+        raise BadInput("the data", str(path), "a whole file of plain arrays", remedy) from error
+    return _checked(array, str(path))
+
+
+def _split_key(path: str) -> tuple[Path, str | None]:
+    file, colon, key = path.rpartition(":")
+    if colon and file.endswith((".npz", ".npy")):
+        return Path(file), key
+    return Path(path), None
+
+
+def _choose(arrays: Any, key: str | None, path: str) -> NDArray[Any]:
+    names = list(arrays.files)
+    if key is None and len(names) == 1:
+        key = names[0]
+    if key is None:
+        shown = ", ".join(names[:10]) or "none"
+        raise BadInput("the data", path, "the name of one array, as in FILE.npz:NAME", f"the file has: {shown}")
+    if key not in names:
+        raise UnknownName(f"array in {path}", key, names)
+    return arrays[key]
+
+
+def _checked(array: NDArray[Any], path: str) -> NDArray[Any]:
+    if array.dtype.kind not in "biuf":
+        raise BadInput("the data", path, "an array of numbers", f"its type is {array.dtype}")
+    if array.ndim == 0 or array.size == 0:
+        raise BadInput("the data", path, "at least one example", f"the array has the shape {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise BadInput("the data", path, "finite numbers", f"the entry {list(where)} is {array[where]}")
+    return array
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else "no message"
