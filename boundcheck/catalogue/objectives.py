@@ -6,6 +6,7 @@ your own.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from boundcheck.language import (
@@ -20,9 +21,12 @@ from boundcheck.language import (
     log,
     log_mean_exp,
     maximum,
+    maximum_over,
+    minimum,
     normalised,
+    same,
 )
-from boundcheck.language.terms import Number, as_fraction
+from boundcheck.language.terms import Number, add, as_fraction
 
 
 def log_weight(m: SymbolicModel, x: Term, z: Term) -> Term:
@@ -122,6 +126,16 @@ def diwae_decoupled(m: SymbolicModel, x: Term, k: int) -> Term:
             ),
         ),
     )
+
+
+def vr_max(m: SymbolicModel, x: Term, k: int) -> Term:
+    """E max_k log w_k (Li & Turner 2016, VR-max)."""
+    return E(m.encoder(x).copies(k), lambda z: maximum_over(log_weight(m, x, z)))
+
+
+def harmonic_mean(m: SymbolicModel, x: Term, k: int) -> Term:
+    """-E log mean_k 1/p(x|z_k) with z_k from the posterior (Newton & Raftery 1994)."""
+    return -E(m.posterior(x).copies(k), lambda z: log_mean_exp(-m.likelihood(z).log_prob(x)))
 
 
 # --- Renyi, chi and evidence upper bounds --------------------------------------------------------------------------
@@ -275,3 +289,72 @@ def beta_objective(m: SymbolicModel, x: Term, beta: Number) -> Term:
 def free_bits(m: SymbolicModel, x: Term, floor: Number) -> Term:
     """E_q log p(x|z) - max(lambda, KL(q || p(z))), lambda = `floor` nats (Kingma et al. 2016)."""
     return reconstruction(m, x) - maximum(floor, kl(m.encoder(x), m.prior()))
+
+
+def beta_denoising(m: SymbolicModel, x: Term, beta: Number) -> Term:
+    """E_{c(x~|x)}[E_{q(.|x~)} log p(x|z) - beta KL(q(z|x~) || p(z))], a beta-VAE of corrupted inputs."""
+
+    def body(xt: Term) -> Term:
+        fit = E(m.encoder(xt), lambda z: m.likelihood(z).log_prob(x))
+        return fit - as_fraction(beta) * kl(m.encoder(xt), m.prior())
+
+    return E(m.corruption(x), body)
+
+
+# --- annealing -----------------------------------------------------------------------------------------------------
+
+
+def metropolis(m: SymbolicModel, z: Term, proposal: Law, log_target: Callable[[Term], Term]) -> Law:
+    """One Metropolis-Hastings step from z with an independence proposal; it leaves exp(log_target) invariant.
+
+    T(z'|z) = g(z') min(1, f(z') g(z) / (f(z) g(z'))) + [z' = z] (1 - the probability of acceptance).
+    """
+
+    def log_move(new: Term) -> Term:
+        ratio = log_target(new) + proposal.log_prob(z) - log_target(z) - proposal.log_prob(new)
+        return proposal.log_prob(new) + minimum(0, ratio)
+
+    def log_density(new: Term) -> Term:
+        accepted = integrate(m.latent, lambda other: exp(log_move(other)))
+        return log(exp(log_move(new)) + same(new, z) * (1 - accepted))
+
+    return normalised(m.latent, log_density)
+
+
+def annealed_log_weight(m: SymbolicModel, x: Term, path: Sequence[Term]) -> Term:
+    """log w = (1/T) sum_t log w(z_t): equal steps on the geometric path q^(1-b) p^b (Neal 2001)."""
+    return add(*(log_weight(m, x, z) for z in path)) / len(path)
+
+
+def annealing_kernel(m: SymbolicModel, x: Term, z: Term, b: Number) -> Law:
+    """A Metropolis step that leaves pi_b, proportional to q^(1-b) p^b, invariant; proposals come from the encoder."""
+    b = as_fraction(b)
+    return metropolis(m, z, m.encoder(x), lambda v: (1 - b) * m.encoder(x).log_prob(v) + b * m.log_joint(x, v))
+
+
+def over_annealing(m: SymbolicModel, x: Term, steps: int, reverse: bool, body: Callable[[Term], Term]) -> Term:
+    """E over the AIS path of `body(log w)`: forwards from the encoder, or backwards from an exact posterior draw.
+
+    Metropolis steps are reversible, so the backward chain uses the same kernels in the opposite order.
+    """
+    temperatures = [Fraction(t, steps) for t in range(1, steps)]
+    if reverse:
+        temperatures.reverse()
+
+    def extend(path: list[Term], left: list[Fraction]) -> Term:
+        if not left:
+            return body(annealed_log_weight(m, x, path))
+        return E(annealing_kernel(m, x, path[-1], left[0]), lambda z: extend([*path, z], left[1:]))
+
+    start = m.posterior(x) if reverse else m.encoder(x)
+    return E(start, lambda z: extend([z], temperatures))
+
+
+def ais_forward(m: SymbolicModel, x: Term, steps: int) -> Term:
+    """E log w of annealed importance sampling, from the encoder to the posterior (Neal 2001; Grosse et al. 2015)."""
+    return over_annealing(m, x, steps, reverse=False, body=lambda log_w: log_w)
+
+
+def ais_reverse(m: SymbolicModel, x: Term, steps: int) -> Term:
+    """-E log 1/w of annealed importance sampling run backwards from an exact posterior draw (Grosse et al. 2015)."""
+    return over_annealing(m, x, steps, reverse=True, body=lambda log_w: log_w)

@@ -4,13 +4,13 @@ Two entry points. `nonnegative_by_form` tells that a gap (rhs - lhs, written as 
 negative. `always_at_most` proves `lower <= upper` by climbing from the lower formula with a few rules. A is an
 average: an expectation under a normalised law, or a mean over copies.
 
-- divergence: E_p[log p - log q] >= 0 for normalised p and q;
+- divergence: E_p[log p - log q] >= 0 for normalised p and q, also when both are given as chains of conditionals;
 - power means: log A[exp(s f)] / s does not decrease in s, its value at s = 0 being A[f] (Jensen's inequality and
   Lyapunov's are two cases);
 - copies: E log mean_k Y_k over K independent copies does not decrease in K (Burda et al. 2016, Theorem 1), and is at
   most log E[Y];
 - series: 1 + v + ... + v^n/n! <= exp v for odd n;
-- choice: a <= max(a, b), min(a, b) <= a;
+- choice: a <= max(a, b), min(a, b) <= a, and log mean_k Y_k <= max_k log Y_k over copies;
 - support: log A E_{v ~ q}[g(v)/q(v)] <= log sum_v g(v), with equality if q covers g;
 - averages, positive multiples and sums preserve order.
 
@@ -86,18 +86,47 @@ def nonnegative_by_form(term: Term) -> bool:
 
 
 def _is_divergence(term: Term) -> bool:
-    """E_{v ~ p}[log p(v) - log q(v)]; q may depend on v only through its point."""
-    if not isinstance(term, Expect) or not isinstance(term.body, Apply) or term.body.op != "add":
+    """E_{v1 ~ p1} E_{v2 ~ p2}...[sum log p_i(v_i) - sum log q_i(v_i)], the divergence of two factorisations of one law.
+
+    Each q_i may depend on other variables of the chain, as long as no variable depends on itself through them.
+    """
+    links: list[Expect] = []
+    core = term
+    while isinstance(core, Expect) and not core.consumed_plates and is_normalised(core.law):
+        links.append(core)
+        core = core.body
+    if not links or not (isinstance(core, Apply) and core.op == "add"):
         return False
-    if len(term.body.args) != 2 or term.consumed_plates:
+    negated = [multiply(-1, part) for part in core.args]
+    numerator = [part for part in core.args if isinstance(part, LogDensity)]
+    denominator = [part for part in negated if isinstance(part, LogDensity)]
+    own = [LogDensity(link.law, (link.var,)) for link in links]
+    if len(numerator) + len(denominator) != len(core.args) or set(numerator) != set(own):
         return False
-    first, second = term.body.args[0], multiply(-1, term.body.args[1])
-    if not (isinstance(first, LogDensity) and isinstance(second, LogDensity)):
+    points = [part.point for part in denominator]
+    if len(numerator) != len(links) or sorted(p[0].serial for p in points if isinstance(p[0], Var)) != sorted(
+        link.var.serial for link in links
+    ):
         return False
-    if first.law != term.law or not first.point == second.point == (term.var,):
-        return False
-    depends = any(term.var in child.free for child in second.law.children)
-    return not depends and is_normalised(first.law) and is_normalised(second.law)
+    parents = {}
+    for part in denominator:
+        (var,) = part.point
+        if not is_normalised(part.law):
+            return False
+        parents[var] = frozenset().union(*(child.free for child in part.law.children))
+    return _acyclic(parents)
+
+
+def _acyclic(parents: dict[Term, frozenset[Var]]) -> bool:
+    """True if the variables can be drawn one after the other, each after those that its law depends on."""
+    left = dict(parents)
+    while left:
+        ready = [var for var, needs in left.items() if not any(need in left for need in needs)]
+        if not ready:
+            return False
+        for var in ready:
+            del left[var]
+    return True
 
 
 def _pairs_up(needy: list[Term], helpers: list[Term]) -> bool:
@@ -186,6 +215,9 @@ def _above(term: Term, goal: _Goal) -> Iterator[Term]:
     if exponent is not None:
         yield exp(exponent)
     if _is_log(term):
+        mean = term.children[0]
+        if isinstance(mean, Reduce) and mean.op == "mean" and nonnegative(mean.body):
+            yield Reduce("max", mean.plate, _logarithm(mean.body))
         for inside in _above(term.children[0], goal):
             yield _logarithm(inside)
     if isinstance(term, Expect) and is_normalised(term.law):
