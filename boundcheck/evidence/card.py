@@ -216,16 +216,18 @@ def render(card: EvidenceCard, console: Console) -> None:
     table.add_column("mean", justify="right")
     table.add_column("± draws", justify="right")
     table.add_column("± data set", justify="right")
-    table.add_column("estimate is")
+    table.add_column("note")
     for point in card.curve.points:
         name = "ELBO = IWAE-1" if point.k == 1 else f"IWAE-{point.k}"
-        table.add_row(name, *_cells(point.mean))
+        table.add_row(name, *_cells(point.mean), "lower bound")
     for name, value in card.estimates.items():
         if name != "elbo":
-            table.add_row(escape(name), *_cells(value))
+            table.add_row(escape(name), *_cells(value), value.bias.value)
     if card.upper is not None:
-        table.add_row("log p(x), at most", f"{card.upper.value.value:.3f}", "", "", escape(card.upper.source))
+        table.add_row("log p(x), at most", f"{card.upper.value.value:.3f}", "", "", "upper bound")
     console.print(table)
+    if card.upper is not None:
+        console.print(f"upper bound: {escape(card.upper.source)}", highlight=False)
     sizes = sorted(float(size) for size in card.curve.effective_sample_sizes)
     console.print(
         f"effective sample size of {card.curve.best.k} weights: median {sizes[len(sizes) // 2]:.0f}, "
@@ -241,5 +243,5 @@ def render(card: EvidenceCard, console: Console) -> None:
         console.print(escape(card.reading), highlight=False)
 
 
-def _cells(value: DatasetMean) -> tuple[str, str, str, str]:
-    return f"{value.mean:.3f}", f"{value.monte_carlo_error:.3f}", f"{value.data_set_error:.3f}", value.bias.value
+def _cells(value: DatasetMean) -> tuple[str, str, str]:
+    return f"{value.mean:.3f}", f"{value.monte_carlo_error:.3f}", f"{value.data_set_error:.3f}"
