@@ -12,7 +12,8 @@ from typing import Any
 from boundcheck.claims.decide import Relation
 from boundcheck.errors import BadInput
 from boundcheck.language.build import Formula, trace
-from boundcheck.language.terms import LogDensity, Term, X, walk
+from boundcheck.language.laws import ModelLaw, laws_in
+from boundcheck.language.terms import Term, X
 from boundcheck.models.finite import FiniteModel
 
 
@@ -81,16 +82,8 @@ class Claim:
     @property
     def roles(self) -> frozenset[str]:
         """The laws that a model must supply."""
-        from boundcheck.language.laws import ModelLaw
-        from boundcheck.language.terms import Expect
-
-        found = set()
-        for side in self.terms:
-            for sub in walk(side):
-                law = sub.law if isinstance(sub, LogDensity | Expect) else None
-                if isinstance(law, ModelLaw):
-                    found.add(law.role)
-        return frozenset(found)
+        laws = [law for side in self.terms for law in laws_in(side)]
+        return frozenset(law.role for law in laws if isinstance(law, ModelLaw))
 
     def __str__(self) -> str:
         lhs, rhs = self.terms

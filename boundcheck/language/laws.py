@@ -7,7 +7,7 @@ by `expand`, to log-densities of the model's own laws, so an evaluator needs to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -30,6 +30,7 @@ from boundcheck.language.terms import (
     canonical,
     multiply,
     substitute,
+    walk,
 )
 
 ROLES: dict[str, tuple[tuple[Space, ...], tuple[Space, ...]]] = {
@@ -55,6 +56,12 @@ class Law:
     def children(self) -> tuple[Term, ...]:
         """Terms that the law depends on."""
         return ()
+
+    @property
+    def plates(self) -> tuple[Plate, ...]:
+        """The copies that the law depends on: a draw from it is one draw for each of them."""
+        found = frozenset[Plate]().union(*(child.free_plates for child in self.children))
+        return tuple(sorted(found, key=lambda plate: plate.serial))
 
     def canonical(self, scope: dict[int, tuple]) -> tuple:
         """See `terms.canonical`."""
@@ -222,6 +229,20 @@ def expand(term: LogDensity) -> Term:
     if isinstance(law, MixtureLaw):
         return log(Expect(law.mixing, law.var, exp(LogDensity(law.component, (point,)))))
     raise TypeError(f"{law} is not built in the formula")
+
+
+def laws_in(term: Term) -> Iterator[Law]:
+    """Every law that a term mentions, those inside mixtures and built densities included."""
+    for sub in walk(term):
+        if isinstance(sub, LogDensity | Expect):
+            yield from _parts(sub.law)
+
+
+def _parts(law: Law) -> Iterator[Law]:
+    yield law
+    if isinstance(law, MixtureLaw):
+        yield from _parts(law.mixing)
+        yield from _parts(law.component)
 
 
 def log(term: Term) -> Term:
