@@ -109,6 +109,10 @@ def log_gamma(value: Any) -> Any:
     """log Gamma(value) for a positive number."""
     if is_ball(value):
         return value.lgamma()
+    if isinstance(value, np.ndarray) and value.ndim:
+        from scipy.special import gammaln
+
+        return gammaln(value)
     return math.lgamma(float(value))
 
 

@@ -263,6 +263,24 @@ def _whole(name: str, value: Any) -> int:
     return int(value)
 
 
+def _whole_array(name: str, value: Any, most: Any = np.inf, expected: str = "whole numbers >= 0") -> Any:
+    """Counts in an array, checked."""
+    value = np.asarray(value, dtype=float)
+    if not (np.isfinite(value) & (value >= 0) & (value == np.floor(value)) & (value <= most)).all():
+        raise BadInput(name, value, expected, "a likelihood of counts takes counts")
+    return value
+
+
+def _log_factorial(counts: Any) -> Any:
+    from scipy.special import gammaln
+
+    return gammaln(counts + 1.0)
+
+
+def _log_ways(n: Any, v: Any) -> Any:
+    return _log_factorial(n) - _log_factorial(v) - _log_factorial(n - v)
+
+
 @dataclass(frozen=True)
 class BernoulliLogit(Density):
     """Bernoulli with success probability sigmoid(logit): log probability v logit - softplus(logit)."""
@@ -271,6 +289,9 @@ class BernoulliLogit(Density):
     discrete = True
 
     def log_density(self, v: Any) -> Any:
+        if isinstance(v, np.ndarray):
+            _whole_array("x", v, 1, "0 or 1, the support of a Bernoulli")
+            return v * self.logit - F.softplus(self.logit)
         if v not in (0, 1):
             raise BadInput(
                 "x", v, "0 or 1, the support of a Bernoulli", "binarise the data, or take another likelihood"
@@ -287,6 +308,10 @@ class Binomial(Density):
     discrete = True
 
     def log_density(self, v: Any) -> Any:
+        if isinstance(v, np.ndarray):
+            n = _whole_array("n", self.n)
+            v = _whole_array("x", v, n, "counts of at most n")
+            return _log_ways(n, v) + v * self.logit - n * F.softplus(self.logit)
         n, v = _whole("n", self.n), _whole("x", v)
         if v > n:
             raise BadInput("x", v, f"a count of at most {n}", "check the number of trials")
@@ -302,6 +327,9 @@ class PoissonLog(Density):
     discrete = True
 
     def log_density(self, v: Any) -> Any:
+        if isinstance(v, np.ndarray):
+            v = _whole_array("x", v)
+            return v * self.log_rate - F.exp(self.log_rate) - _log_factorial(v)
         v = _whole("x", v)
         return v * self.log_rate - F.exp(self.log_rate) - F.log(math.factorial(v) + 0 * self.log_rate)
 
@@ -334,6 +362,11 @@ class Discrete(Density):
         return tuple(number(p) for p in self.table.values())
 
     def log_density(self, v: Any) -> Any:
+        if isinstance(v, np.ndarray):
+            found = np.full(v.shape, -np.inf)
+            for point, p in zip(self.points, self.probabilities, strict=True):
+                found = np.where(v == float(point), F.log(np.asarray(p, dtype=float)), found)
+            return found
         for point, p in zip(self.points, self.probabilities, strict=True):
             if v == point:
                 return F.log(p if not isinstance(p, Fraction) else float(p))
