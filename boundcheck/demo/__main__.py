@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -25,12 +26,10 @@ def main(out: Path, seed: int, quick: bool) -> None:
     except BoundcheckError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    model_file = Path(__file__).with_name("digits_vae.py")
-    console.print(f"Saved in {out}. To evaluate a file by yourself:", highlight=False)
-    click.echo(
-        f"  boundcheck evaluate {model_file}:vae --weights {out / 'vae.safetensors'} --data {out / 'digits_test.npz'} "
-        "--objective denoising_decoupled --k 5000"
-    )
+    model = f"{Path(__file__).with_name('digits_vae.py')}:vae"
+    files = ["--weights", str(out / "vae.safetensors"), "--data", str(out / "digits_test.npz")]
+    command = ["boundcheck", "evaluate", model, *files, "--objective", "denoising_decoupled", "--k", "5000"]
+    click.echo(f"Saved in {out}. To evaluate a file by yourself:\n  {shlex.join(command)}")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class IwaeCurve:
         markov = self.best.mean.mean - math.log(1 / half) / len(self.best.examples)
         spread_known = [point for point in self.points if point.groups >= _ENOUGH_GROUPS]
         limits = [markov, *(_student_limit(point, half) for point in spread_known[-1:])]
-        return max(limit for limit in limits if not math.isnan(limit))
+        return max((limit for limit in limits if not math.isnan(limit)), default=-math.inf)
 
 
 def _student_limit(point: CurvePoint, alpha: float) -> float:
@@ -128,8 +128,8 @@ def _student_limit(point: CurvePoint, alpha: float) -> float:
 
     variances = [example.standard_error**2 for example in point.examples]
     total = math.fsum(variances)
-    if not total > 0:
-        return point.mean.mean if total == 0 else math.nan
+    if not total > 0:  # no spread was seen, which says nothing about its size
+        return math.nan
     freedom = total**2 / math.fsum(v**2 / (point.groups - 1) for v in variances)
     return point.mean.mean - float(stdtrit(freedom, 1 - alpha)) * point.mean.monte_carlo_error
 

@@ -82,6 +82,8 @@ def evaluate_model(
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise BadInput("k", k, "an integer of at least 1", "k = 1 gives the ELBO alone")
+    if not 0 < alpha < 0.5:
+        raise BadInput("alpha", alpha, "an error probability between 0 and 1/2")
     wrapped = TorchModel.wrap(model)
     data = wrapped.data(x)
     name = objective if isinstance(objective, str) else getattr(objective, "__name__", "objective")

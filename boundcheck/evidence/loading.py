@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -135,7 +136,9 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
             state = require("safetensors.torch", extra="torch", feature="loading weights").load_file(path)
         elif path.suffix in (".pt", ".pth"):
             torch = require("torch", extra="torch", feature="loading weights")
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # about files that are then refused
+                warnings.simplefilter("ignore")
+                state = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise BadInput("the weights", str(path), "a .safetensors, .pt or .pth file", remedy)
     except BoundcheckError:
