@@ -40,6 +40,11 @@ def is_complex_ball(value: Any) -> bool:
     return type(value).__name__ == "acb"
 
 
+def is_symbol(value: Any) -> bool:
+    """True for a number that records what is done to it (see `evaluators.integration_symbols`)."""
+    return getattr(value, "is_symbol", False)
+
+
 def number(value: Any) -> Any:
     """A parameter as evaluators use it: text, Fraction and Decimal stay exact until they meet an array or a ball."""
     if isinstance(value, str):
@@ -60,7 +65,7 @@ def like(value: Any, other: Any) -> Any:
 
 def exp(value: Any) -> Any:
     """e to the power of value."""
-    if is_ball(value):
+    if is_ball(value) or is_symbol(value):
         return value.exp()
     with np.errstate(over="ignore", under="ignore"):
         return np.exp(value)
@@ -70,7 +75,7 @@ def log(value: Any) -> Any:
     """The natural logarithm."""
     if is_complex_ball(value):
         return value.log(analytic=_analytic.get())
-    if is_ball(value):
+    if is_ball(value) or is_symbol(value):
         return value.log()
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log(value)
@@ -80,19 +85,19 @@ def sqrt(value: Any) -> Any:
     """The square root."""
     if is_complex_ball(value):
         return value.sqrt(analytic=_analytic.get())
-    return value.sqrt() if is_ball(value) else np.sqrt(value)
+    return value.sqrt() if is_ball(value) or is_symbol(value) else np.sqrt(value)
 
 
 def tanh(value: Any) -> Any:
     """The hyperbolic tangent."""
-    return value.tanh() if is_ball(value) else np.tanh(value)
+    return value.tanh() if is_ball(value) or is_symbol(value) else np.tanh(value)
 
 
 def absolute(value: Any) -> Any:
     """|value|; for complex balls the analytic continuation sign(Re) value, nan on a ball that meets Re = 0."""
     if is_complex_ball(value):
         return value.real_abs(analytic=_analytic.get())
-    return abs(value) if is_ball(value) else np.abs(value)
+    return abs(value) if is_ball(value) or is_symbol(value) else np.abs(value)
 
 
 def softplus(value: Any) -> Any:
@@ -102,6 +107,8 @@ def softplus(value: Any) -> Any:
         return value + log(1 + exp(-value)) if real > 0 else log(1 + exp(value))
     if is_ball(value):
         return value + (-value).exp().log1p() if value > 0 else value.exp().log1p()
+    if is_symbol(value):
+        return value.softplus()
     return np.logaddexp(0.0, value)
 
 
@@ -109,6 +116,8 @@ def log_gamma(value: Any) -> Any:
     """log Gamma(value) for a positive number."""
     if is_ball(value):
         return value.lgamma()
+    if is_symbol(value):
+        return value.log_gamma()
     if isinstance(value, np.ndarray) and value.ndim:
         from scipy.special import gammaln
 

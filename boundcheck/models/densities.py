@@ -26,6 +26,10 @@ Parameter: TypeAlias = Any
 def _positive(name: str, value: Parameter, what: str) -> Parameter:
     """A scale that is positive and finite for sure, or an error that names it."""
     value = number(value)
+    if F.is_symbol(value):
+        if value.is_constant and not value > 0:
+            raise BadInput(name, value, f"a positive {what}", "a scale of 0 has no density")
+        return value
     if is_ball(value):
         if not value.real > 0 if F.is_complex_ball(value) else not value > 0:
             raise BadInput(name, value, f"a positive {what}", "its enclosure must not reach 0")
@@ -38,6 +42,8 @@ def _positive(name: str, value: Parameter, what: str) -> Parameter:
 
 def _finite(name: str, value: Parameter) -> Parameter:
     value = number(value)
+    if F.is_symbol(value):
+        return value
     if is_ball(value):
         if not value.is_finite():
             raise BadInput(name, value, "a finite number", "its enclosure overflowed")
