@@ -1,0 +1,379 @@
+"""The contraction evaluator: objectives of models with many discrete latents, without a table of all their states.
+
+A log-density of a factored model is a sum of tables over few variables each. Two quantities need nothing more: the
+expectation of such a sum under a law that is itself a product of factors, and the logarithm of the sum over all
+states of exp of such a sum. This module reads a term as an arithmetic of these two, and `elimination` computes them:
+
+    E_{z ~ law}[sum_i c_i log f_i(z)]    and    log sum_z law(z) exp(sum_i c_i log f_i(z)).
+
+That covers log evidence, ELBO, EUBO, Renyi and chi bounds with all states (not those with K copies), thermodynamic
+sums, KL divergences, and constants and arithmetic around them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from functools import reduce
+from itertools import product
+from typing import Any, NoReturn
+
+from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
+from boundcheck.evaluators.elimination import Result, TooLarge, eliminate, packed, watch_of
+from boundcheck.evaluators.log_sums import (
+    Coefficients,
+    LogSum,
+    Roles,
+    exp_of,
+    joined,
+    log_of,
+    log_of_total,
+    product_of,
+    rounding,
+    total_of,
+)
+from boundcheck.evaluators.potentials import BLOCK, Table, Watch
+from boundcheck.evaluators.values import Approximate
+from boundcheck.language.build import Formula, trace
+from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
+from boundcheck.language.positions import nonnegative
+from boundcheck.language.terms import OBSERVED, Apply, Const, Expect, Integrate, LogDensity, Term, Var, Z
+from boundcheck.models.factored import FACTORED_ROLES, FactoredModel, LogFactor
+
+NAME = "contraction evaluator"
+
+
+def evaluate(formula: Formula | Term, model: FactoredModel, *, memory: int = 1 << 26, **parameters: Any) -> Approximate:
+    """The value of a formula on a factored model at its observation, in nats, with an estimate of the rounding error.
+
+    Args:
+        formula: a function of (m, x, **parameters), or a term.
+        model: the factored model.
+        memory: an upper limit in bytes on the size of an intermediate table.
+        **parameters: the formula's own.
+
+    Raises:
+        BadInput: the model lacks a density that the formula needs.
+        CannotCompute: a part of the formula is neither an expectation of log-densities nor the logarithm of a sum of
+            products of powers of densities; or the model's factors are too entangled for `memory`.
+        UndefinedValue: the value is inf - inf.
+
+    >>> from boundcheck.catalogue.objectives import elbo, log_evidence
+    >>> link = [[0.9, 0.2], [0.1, 0.8]]
+    >>> chain = FactoredModel(
+    ...     [2] * 50, [((i, i + 1), link) for i in range(49)], encoder=[(i, [0.5, 0.5]) for i in range(50)]
+    ... )
+    >>> for bound in (elbo, log_evidence):
+    ...     print(f"{float(evaluate(bound, chain)):.6f}")
+    -17.289098
+    0.693147
+    """
+    return evaluate_many([trace(formula, **parameters)], model, memory=memory)[0]
+
+
+def evaluate_many(
+    formulas: Iterable[Formula | Term], model: FactoredModel, *, memory: int = 1 << 26
+) -> list[Approximate]:
+    """The values of some formulas, as `evaluate` gives them; what they have in common is computed once.
+
+    Raises:
+        BadInput, CannotCompute, UndefinedValue: as `evaluate`.
+    """
+    if not isinstance(model, FactoredModel):
+        raise BadInput("model", model, "a FactoredModel", "other models have evaluators of their own")
+    terms = [trace(formula) for formula in formulas]
+    reader = _Reader(model, memory)
+    if len(terms) > 1:
+        reader.watch_large_factors()
+    values: dict[Term, Approximate] = {}
+    for term in sorted(
+        dict.fromkeys(terms), key=lambda term: isinstance(term, Expect)
+    ):  # sums first: means are taken along
+        values[term] = reader.closed_value(term)
+    return [values[term] for term in terms]
+
+
+# --- reading a term ---
+
+
+class _Reader:
+    """Evaluates terms on one model. Equal sub-terms, and equal sums over states, are computed once."""
+
+    def __init__(self, model: FactoredModel, memory: int) -> None:
+        self.model, self.memory, self.sizes = model, memory, model.shape
+        self.values: dict[Term, LogSum] = {}
+        self.watches: list[Watch] = []
+        self.results: dict[tuple[Any, ...], LogSum] = {}
+
+    def closed_value(self, term: Term) -> Approximate:
+        """The value of a term without free variables."""
+        value = self.value(term)
+        if math.isnan(value.number):
+            raise UndefinedValue(term.text, "the observation")
+        return Approximate(value.number, value.error if math.isfinite(value.number) else 0.0)
+
+    def cannot(self, term: Term, reason: str) -> NoReturn:
+        raise CannotCompute(NAME, term.text, reason)
+
+    def number(self, term: Term, why: str) -> LogSum:
+        """The value of a sub-term that has to be a number by itself."""
+        value = self.value(term)
+        if value.parts:
+            self.cannot(term, why)
+        return value
+
+    def value(self, term: Term) -> LogSum:
+        if term not in self.values:
+            self.values[term] = self._value(term)
+        return self.values[term]
+
+    def _value(self, term: Term) -> LogSum:
+        if isinstance(term, Const):
+            number = float(term.value)
+            return LogSum(number, 0.0 if Fraction(number) == term.value else rounding(number))
+        if isinstance(term, LogDensity):
+            return self._log_density(term)
+        if isinstance(term, Expect) and not (term.var in term.body.free and nonnegative(term.body)):
+            return self._expectation(term)
+        if isinstance(term, Expect | Integrate):
+            value = self.log_value(term)
+            if value.parts:
+                self.cannot(term, "it is not a number but depends on another variable")
+            return exp_of(value)
+        if isinstance(term, Apply):
+            return self._apply(term)
+        return self.cannot(term, _COPIES)
+
+    def _apply(self, term: Apply) -> LogSum:
+        if term.op == "add":
+            return total_of([self.value(arg) for arg in term.args])
+        if term.op == "log":
+            return self.log_value(term.args[0])
+        if term.op == "mul":
+            scale = Fraction(1)
+            others: list[LogSum] = []
+            for arg in term.args:
+                if isinstance(arg, Const):
+                    scale *= arg.value
+                else:
+                    others.append(self.value(arg))
+            if len(others) == 1:
+                return others[0].times(scale)
+            if any(value.parts for value in others):
+                self.cannot(term, "a product of log-densities is not a sum of them")
+            return reduce(product_of, others).times(scale)
+        if term.op == "same":
+            self.cannot(term, "states of many variables are not compared one by one")
+        why = f"{term.op} of log-densities is not a sum of them"
+        args = [self.number(arg, f"{why}, in {term.text}") for arg in term.args if isinstance(arg, Term)]
+        if term.op == "exp":
+            return exp_of(args[0])
+        if term.op in ("max", "min"):
+            numbers = [arg.number for arg in args]
+            choose = max if term.op == "max" else min
+            chosen = math.nan if any(map(math.isnan, numbers)) else choose(numbers)
+            return LogSum(chosen, max(arg.error for arg in args))
+        if term.op == "pow":
+            exponent = term.args[1]
+            assert isinstance(exponent, Const)
+            if args[0].number > 0:
+                return exp_of(log_of(args[0]).times(exponent.value))
+        return self.cannot(term, "it is a power of a number that is not positive")
+
+    def log_value(self, term: Term) -> LogSum:
+        """The logarithm of a term."""
+        if isinstance(term, Const) and term.value >= 0:
+            return log_of(self.value(term))
+        if isinstance(term, Expect | Integrate) and nonnegative(term.body):
+            return self._log_sum(term)
+        if isinstance(term, Apply):
+            positive = all(nonnegative(arg) for arg in term.args)
+            if term.op == "exp":
+                return self.value(term.args[0])
+            if term.op == "mul" and positive:
+                return total_of([self.log_value(arg) for arg in term.args])
+            if term.op == "pow" and nonnegative(term.args[0]):
+                exponent = term.args[1]
+                assert isinstance(exponent, Const)
+                return self.log_value(term.args[0]).times(exponent.value)
+            if term.op == "add" and positive:
+                logs = [self.log_value(arg) for arg in term.args]
+                if any(each.parts for each in logs):
+                    self.cannot(term, "a sum of densities is not a product of factors")
+                return log_of_total(logs)
+        return log_of(self.number(term, "its logarithm is not a sum of log-densities"))
+
+    # --- densities and laws ---
+
+    def _latent(self, points: Sequence[Term], term: Term) -> Var:
+        """The one latent variable among the points; everything else has to be the observation."""
+        latents = [point for point in points if point != OBSERVED]
+        if len(latents) != 1 or not isinstance(latents[0], Var) or latents[0].space != Z:
+            self.cannot(term, "a factored model knows its own observation and latents, no other points")
+        if latents[0].plates:
+            self.cannot(term, _COPIES)
+        return latents[0]
+
+    def _log_density(self, term: LogDensity) -> LogSum:
+        law = term.law
+        if not isinstance(law, ModelLaw):
+            return self.value(expand(term))
+        if law.role not in FACTORED_ROLES:
+            self.cannot(term, f"a factored model has no {law.role}")
+        var = self._latent((*law.args, *term.point), term)
+        self._factors(law.role)
+        return LogSum(parts={var: {law.role: (Fraction(1), Fraction(0))}})
+
+    def _law(self, law: Law, var: Var, term: Term) -> tuple[Roles, LogSum]:
+        """The log-density of a law at its variable, and the logarithm of its mass."""
+        if isinstance(law, ModelLaw):
+            if var.space != Z:
+                self.cannot(term, f"a factored model has one observation, and no law of {var.space.name}")
+            return self._log_density(LogDensity(law, (var,))).parts[var], LogSum()
+        if isinstance(law, MixtureLaw):
+            self.cannot(term, "a mixture is not a product of factors")
+        assert isinstance(law, DensityLaw)
+        if law.var.space != Z:
+            self.cannot(term, f"a factored model has no law of {law.var.space.name}")
+        roles, rest = self.value(law.log_density).without(law.var)
+        if rest.parts:
+            self.cannot(term, f"the law {law} depends on another variable")
+        if any(negative for _, negative in roles.values()) and self._infinite({}, roles, term):
+            raise UndefinedValue(term.text, "a state where the law divides by zero")
+        mass = self._summed({}, roles, term) + rest
+        if not math.isfinite(mass.number):
+            raise UndefinedValue(term.text, f"the law {law}, whose mass is exp({mass.number})")
+        return roles, LogSum() if law.rescale else mass
+
+    def _factors(self, role: str) -> list[LogFactor]:
+        key = (NAME, role, self.memory)
+        if key not in self.model.derived:
+            self.model.derived[key] = packed(self.sizes, self.model.factors_of(role), self.memory)
+        return self.model.derived[key]
+
+    def watch_large_factors(self) -> None:
+        """While a sum reads a large factor of the joint, take the factor's mean under the encoder along."""
+        large = [f for f in self._factors("joint") if f.data.size > BLOCK and not (f.zeros or f.linear)]
+        if large and "encoder" in self.model.roles:
+            encoder = [Table.of(factor, 1.0) for factor in self._factors("encoder")]
+            self.watches = [watch for f in large if (watch := watch_of(self.sizes, f, encoder)) is not None]
+
+    # --- the two sums over states ---
+
+    def _expectation(self, term: Expect) -> LogSum:
+        if term.var.plates:
+            self.cannot(term, _COPIES)
+        roles, mass = self._law(term.law, term.var, term)
+        mine, rest = self.value(term.body).without(term.var)
+        if mass.number and rest.parts:
+            self.cannot(term, "its law is not normalised and its body has other variables")
+        value = self._mean(roles, mine, term) + rest
+        return product_of(value, exp_of(mass)) if mass.number else value
+
+    def _log_sum(self, term: Expect | Integrate) -> LogSum:
+        """log E_law exp(...), or log sum exp(...)."""
+        if term.var.plates:
+            self.cannot(term, _COPIES)
+        if term.var.space != Z or term.var.space.bounds is not None:
+            self.cannot(term, f"a factored model has no states of {term.var.space.name} to sum over")
+        if isinstance(term.body, Apply) and term.body.op == "add" and all(map(nonnegative, term.body.args)):
+            bodies = term.body.args
+        else:
+            bodies = (term.body,)
+        law, shift = {}, LogSum()
+        if isinstance(term, Expect):
+            law, shift = self._law(term.law, term.var, term)
+            if isinstance(term.law, DensityLaw):
+                mass = self._summed({}, law, term)
+                shift = shift + mass.times(Fraction(-1))
+        logs = []
+        for body in bodies:
+            mine, rest = self.log_value(body).without(term.var)
+            logs.append(self._summed(law, mine, term) + rest)
+        if len(logs) > 1 and any(each.parts for each in logs):
+            self.cannot(term, "a sum of densities is not a product of factors")
+        return (log_of_total(logs) if len(logs) > 1 else logs[0]) + shift
+
+    def _summed(self, law: Roles, body: Roles, term: Term) -> LogSum:
+        """log sum_z law(z) exp(body(z)); a state without mass does not count, whatever the body is there."""
+        key = ("sum", _frozen(law), _frozen(body))
+        if key not in self.results:
+            if infinite := self._infinite(law, body, term):
+                self.results[key] = LogSum(infinite)
+            else:
+                result = self._eliminate(joined(law, body), {}, term)
+                self.results[key] = LogSum(result.log_total, result.log_error)
+        return self.results[key]
+
+    def _mean(self, law: Roles, body: Roles, term: Term) -> LogSum:
+        """E_law[body]."""
+        key = ("mean", _frozen(law), _frozen(body))
+        if key not in self.results and body:
+            signs = {
+                sign
+                for role, coefficients in body.items()
+                for sign, coefficient in zip((-math.inf, math.inf), coefficients, strict=True)
+                if coefficient and self._charged(law, role, term)
+            }
+            if signs:
+                self.results[key] = LogSum(math.fsum(signs) if len(signs) == 1 else math.nan)
+            else:
+                result = self._eliminate(law, body, term)
+                self.results[key] = LogSum(result.mean, result.mean_error)
+        return self.results.get(key, LogSum())
+
+    def _infinite(self, law: Roles, body: Roles, term: Term) -> float:
+        """inf if exp(body) is infinite at a state with mass, NaN if it has no value there, else 0."""
+        below = [role for role, (_, negative) in body.items() if negative]
+        value = 0.0
+        for role in below:
+            if self._charged(law, role, term):
+                value = math.inf
+                for other, (positive, _) in body.items():
+                    if positive and self._charged(law, role, term, other):
+                        return math.nan
+        return value
+
+    def _charged(self, law: Roles, role: str, term: Term, other: str | None = None) -> bool:
+        """Whether a law has mass where a density is zero (and another one, too)."""
+        if any(positive for positive, _ in [law.get(role, (0, 0)), law.get(other or "", (0, 0))]):
+            return False
+        key = ("charged", _frozen(law), role, other)
+        if key not in self.results:
+            pairs = [
+                [Table.zeros_of(factor) for factor in pair]
+                for pair in product(*([f for f in self._factors(r) if f.zeros] for r in (role, other) if r))
+            ]
+            bare = not any(factor.zeros for r in law for factor in self._factors(r))
+            charged = any(
+                (bare and len(pair) == 1) or self._eliminate(law, {}, term, pair).log_total > -math.inf
+                for pair in pairs
+            )
+            self.results[key] = LogSum(float(charged))
+        return bool(self.results[key].number)
+
+    def _eliminate(self, law: Roles, values: Roles, term: Term, more: Sequence[Table] = ()) -> Result:
+        weights = list(more)
+        for role, coefficients in law.items():
+            scale = float(sum(coefficients))
+            weights += [Table.of(factor, scale) for factor in self._factors(role) if scale or factor.zeros]
+        tables = []
+        for role, coefficients in values.items():
+            if scale := float(sum(coefficients)):
+                tables += [Table.of(factor, scale, at_zero=0.0) for factor in self._factors(role)]
+        encoder_alone = law.keys() == {"encoder"} and law["encoder"] == (1, 0)
+        watches = self.watches if encoder_alone or not tables else ()
+        try:
+            return eliminate(self.sizes, weights, tables, self.memory, watches)
+        except TooLarge as needed:
+            reason = f"the factors are too entangled: the best order found for summing needs {needed}"
+            reason += f", more than memory = {self.memory} bytes; raise memory, or use Monte Carlo"
+            return self.cannot(term, reason)
+
+
+_COPIES = "K copies of a draw are not a product of factors; use Monte Carlo"
+
+
+def _frozen(roles: Roles) -> tuple[tuple[str, Coefficients], ...]:
+    return tuple(sorted(roles.items()))
