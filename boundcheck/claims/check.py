@@ -11,30 +11,12 @@ from typing import Any
 
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
-from boundcheck.errors import BadInput, CannotCompute, CannotComputeExactly, UndefinedValue
-from boundcheck.evaluators.values import Value
-from boundcheck.language.terms import Term
+from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
+from boundcheck.evaluators.strongest import FIRST_PRECISION, value_of
 from boundcheck.models.finite import FiniteModel
 
-FIRST_PRECISION, LAST_PRECISION = 64, 1024
-"""Bits at which enclosures start, and at which they give up."""
-
-
-def value_of(term: Term, model: FiniteModel, x: int, precision: int = FIRST_PRECISION) -> Value:
-    """The strongest value that is to be had: exact, else an enclosure, else (for tables of floats) a float.
-
-    Raises:
-        UndefinedValue: the formula is inf - inf on this model.
-        CannotCompute: no evaluator can compute the formula.
-    """
-    from boundcheck.evaluators import enclosure, exact, floating
-
-    if not model.is_exact():
-        return floating.evaluate(term, model, x)
-    try:
-        return exact.evaluate(term, model, x)
-    except CannotComputeExactly:
-        return enclosure.evaluate(term, model, x, precision=precision)
+LAST_PRECISION = 1024
+"""Bits at which enclosures give up."""
 
 
 def check(claim: Claim, model: FiniteModel, x: int = 0) -> Verdict:
