@@ -1,0 +1,110 @@
+"""Many finite models of one size at once: the same formula, with a batch axis over models.
+
+This is the search's first stage. Its numbers are float64 and decide nothing: whatever looks like a violation here goes
+to the exact or the enclosure evaluator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.claims.claim import Claim
+from boundcheck.errors import BadInput
+from boundcheck.evaluators.floating import FloatDomain
+from boundcheck.evaluators.traversal import Traversal
+from boundcheck.language.laws import ModelLaw, laws_in
+from boundcheck.language.terms import OBSERVED, Space, Term
+from boundcheck.models.finite import FiniteModel
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many states x, z and x~ have; `xt` is 0 without a corruption."""
+
+    x: int
+    z: int
+    xt: int = 0
+
+    @property
+    def states(self) -> int:
+        """The total, by which a witness is called small."""
+        return self.x + self.z + self.xt
+
+    def shapes(self, roles: frozenset[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of each table that a claim with these roles needs; the last axis sums to one."""
+        shapes: dict[str, tuple[int, ...]] = {"prior": (self.z,), "likelihood": (self.z, self.x)}
+        if "encoder" in roles:
+            shapes["encoder"] = (self.xt or self.x, self.z)
+        if self.xt:
+            shapes["corruption"] = (self.x, self.xt)
+        if "auxiliary" in roles:
+            shapes["auxiliary"] = (self.z, self.x, self.xt)
+        return shapes
+
+
+def needs(claim: Claim) -> frozenset[str]:
+    """The roles that a claim's formulas mention, and "clean encoder" if one of them reads q(z|x) at the observation."""
+    found: set[str] = set(claim.roles)
+    laws = [law for side in claim.terms for law in laws_in(side)]
+    if any(isinstance(law, ModelLaw) and law.role == "encoder" and OBSERVED in law.args for law in laws):
+        found.add("clean encoder")
+    if "auxiliary" in found:
+        found.add("corruption")
+    return frozenset(found)
+
+
+@dataclass
+class ModelBatch:
+    """B models: each table is an array of probabilities whose first axis is the model."""
+
+    sizes: Sizes
+    tables: dict[str, NDArray[Any]]
+    log_tables: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tables["joint"] = np.swapaxes(self.tables["likelihood"] * self.tables["prior"][..., None], 1, 2)
+
+    def __len__(self) -> int:
+        return len(self.tables["prior"])
+
+    def size(self, space: Space) -> int:
+        """The number of states of a space."""
+        return {"x": self.sizes.x, "z": self.sizes.z, "x~": self.sizes.xt}[space.name]
+
+    def table(self, role: str, inputs: tuple[Space, ...] | None = None) -> NDArray[Any]:
+        """Probabilities of a role, the model axis first."""
+        if role not in self.tables:
+            raise BadInput("the batch", role, f"one of the tables {', '.join(self.tables)}")
+        return self.tables[role]
+
+    def model(self, index: int) -> FiniteModel:
+        """One of the models, its floats taken as the exact binary numbers that they are, rows made to sum to one."""
+        tables = {role: exact_rows(table[index]) for role, table in self.tables.items() if role != "joint"}
+        return FiniteModel(**tables)
+
+
+def exact_rows(table: NDArray[Any]) -> list[Any]:
+    """Float rows as rows of dyadic rationals that sum to exactly one: the largest entry takes up the rounding."""
+    if table.ndim > 1:
+        return [exact_rows(row) for row in table]
+    row = [Fraction(float(entry)) for entry in table]
+    largest = max(range(len(row)), key=row.__getitem__)
+    row[largest] = 1 - sum((entry for i, entry in enumerate(row) if i != largest), Fraction(0))
+    return row
+
+
+def margins(claim: Claim, batch: ModelBatch, x: int = 0, memory: int = 1 << 27) -> NDArray[np.float64]:
+    """rhs - lhs for each model of a batch; nan where a side has no value, or both are the same infinity."""
+    lhs, rhs = (_values(side, batch, x, memory) for side in claim.terms)
+    with np.errstate(invalid="ignore"):
+        return np.broadcast_to(rhs - lhs, len(batch)).astype(np.float64)
+
+
+def _values(term: Term, batch: ModelBatch, x: int, memory: int) -> NDArray[Any]:
+    traversal = Traversal(batch, x, FloatDomain(), memory=memory)  # type: ignore[arg-type]
+    return traversal.value(term).data

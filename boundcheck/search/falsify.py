@@ -1,0 +1,196 @@
+"""Search for a counterexample: propose in batches of floats, reduce, and certify.
+
+Rounds of batches start at one model and double, over sizes from the smallest on; beside the random proposals a
+population of the best models so far evolves. A claim that is false on a large part of its family falls at once, one
+that is false on a small part falls to the large batches or to the evolution. Nothing is reported that the exact or the
+enclosure evaluator has not decided.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from boundcheck.catalogue.objectives import denoising_coupled, elbo, log_evidence
+from boundcheck.claims.check import ModelCheck, check
+from boundcheck.claims.claim import Claim
+from boundcheck.errors import BadInput
+from boundcheck.models.finite import FiniteModel
+from boundcheck.search.batch import ModelBatch, Sizes, margins, needs
+from boundcheck.search.propose import chosen, joined, moved, random_batch
+from boundcheck.search.reduce import among_small_fractions, simplest, size_of, smaller_models, violates
+
+DEFAULT_BUDGET = 400_000
+"""How many models a search tries unless told otherwise."""
+
+_LARGEST_BATCH = 1 << 15
+_POPULATION = 64
+_FIRST_BATCH_WITH_ZEROS = 256
+_SMALLEST_FLOAT_VIOLATION = 1e-11
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found: a certified counterexample, or how many models it tried without one."""
+
+    claim: Claim
+    witness: ModelCheck | None
+    models: int
+    seconds: float
+    seed: int
+
+    @property
+    def found(self) -> bool:
+        """True if there is a counterexample."""
+        return self.witness is not None
+
+
+def falsify(
+    claim: Claim,
+    *,
+    budget: int = DEFAULT_BUDGET,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda models: None,
+) -> Search:
+    """Search for a finite model on which a claim fails; shrink it, and certify it.
+
+    Args:
+        claim: the claim.
+        budget: how many models to try.
+        seed: the same seed finds the same counterexample.
+        progress: called with the number of models tried so far.
+
+    Raises:
+        BadInput: a budget below one.
+        CannotCompute: a side of the claim that finite models cannot evaluate.
+
+    >>> from boundcheck.catalogue import find
+    >>> search = falsify(find("denoising-decoupled-below-evidence"))
+    >>> search.witness.verdict.outcome.value, search.witness.model.sizes
+    ('violated', {'x': 1, 'z': 2, 'x~': 2})
+    """
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise BadInput("budget", budget, "a number of models of at least 1")
+    start = time.perf_counter()
+    rng = np.random.default_rng(seed)
+    hunt = _Hunt(claim, rng, budget, progress)
+    model = hunt.run()
+    witness = None
+    if model is not None:
+        model = _at_smaller_sizes(claim, _fewest_states(claim, model, hunt), hunt)
+        model = simplest(claim, model, rng)
+        witness = ModelCheck(claim, model, 0, check(claim, model, 0))
+    return Search(claim, witness, hunt.tried, time.perf_counter() - start, seed)
+
+
+class _Hunt:
+    """Stage one: rounds of growing batches over all sizes, with an evolving population for each size."""
+
+    def __init__(self, claim: Claim, rng: Generator, budget: int, progress: Callable[[int], None]) -> None:
+        self.claim, self.rng, self.budget, self.progress = claim, rng, budget, progress
+        self.roles = needs(claim)
+        self.tie_x = {"clean encoder", "corruption"} <= self.roles
+        self.tried = 0
+        self.population: dict[Sizes, ModelBatch] = {}
+        # How far a model is from triviality: a violation that vanishes with this is judged relative to it.
+        yardstick = denoising_coupled if "corruption" in self.roles else elbo
+        self.yardstick = Claim("yardstick", yardstick, "<=", log_evidence) if "encoder" in self.roles else None
+
+    def sizes(self) -> Iterator[Sizes]:
+        """Sizes from the smallest on."""
+        corrupts = "corruption" in self.roles
+        for total in range(2, 10):
+            for z in range(1, 4):
+                for x in range(1, 4):
+                    xt = total - z - x
+                    if corrupts and 1 <= xt <= 3 and (not self.tie_x or xt == x):
+                        yield Sizes(x, z, xt)
+                    elif not corrupts and xt == 0:
+                        yield Sizes(x, z)
+
+    def run(self) -> FiniteModel | None:
+        """The first certified violation, at x = 0."""
+        sizes = list(self.sizes())
+        batch = 1
+        while self.tried < self.budget:
+            for each in sizes:
+                trivial = each.z == 1 or (each.xt == 1 and batch > 1)
+                if trivial and batch > 16:
+                    continue
+                model = self.round(each, min(batch, _LARGEST_BATCH))
+                if model is not None:
+                    return model
+                if self.tried >= self.budget:
+                    break
+            batch *= 2
+        return None
+
+    def round(self, sizes: Sizes, count: int) -> FiniteModel | None:
+        """One batch of random models and, from the second round on, one of moves from the best so far."""
+        batch = random_batch(self.rng, sizes, self.roles, count, zeros=count >= _FIRST_BATCH_WITH_ZEROS)
+        known = self.population.get(sizes)
+        if known is not None and len(known) >= 4:
+            offspring = moved(self.rng, known, np.arange(len(known)), count)
+            batch = joined(joined(batch, offspring), known)
+        loss = self.losses(batch)
+        self.tried += len(batch)
+        self.progress(self.tried)
+        model = self.certified(batch, loss)
+        if model is None:
+            self.population[sizes] = chosen(batch, self.best(batch, loss))
+        return model
+
+    def losses(self, batch: ModelBatch) -> NDArray[np.float64]:
+        """rhs - lhs for each model, minus its absolute value for equalities; +inf where the claim says nothing."""
+        loss = margins(self.claim, batch)
+        if self.claim.relation == "==":
+            loss = -np.abs(loss)
+        return np.where(np.isnan(loss), np.inf, loss)
+
+    def certified(self, batch: ModelBatch, loss: NDArray[np.float64]) -> FiniteModel | None:
+        """The first few float violations, decided; those with the largest margin first."""
+        found = np.flatnonzero(loss < -_SMALLEST_FLOAT_VIOLATION)
+        for index in found[np.argsort(loss[found])][:8]:
+            model = batch.model(int(index))
+            if violates(self.claim, model):
+                return model
+        return None
+
+    def best(self, batch: ModelBatch, loss: NDArray[np.float64]) -> NDArray[np.intp]:
+        """The models closest to a violation: half by margin, half by margin relative to the yardstick."""
+        half = _POPULATION // 2
+        absolute = np.argsort(loss)[:half]
+        if self.yardstick is None:
+            return absolute
+        scale = margins(self.yardstick, batch)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = np.where(scale > 1e-9, loss / scale, np.inf)
+        return np.unique(np.concatenate([absolute, np.argsort(relative)[:half]]))
+
+
+def _fewest_states(claim: Claim, model: FiniteModel, hunt: _Hunt) -> FiniteModel:
+    """Merge and drop states while the claim still fails."""
+    shrinking = True
+    while shrinking:
+        shrinking = False
+        for smaller in smaller_models(model, hunt.tie_x):
+            if violates(claim, smaller):
+                model, shrinking = smaller, True
+                break
+    return model
+
+
+def _at_smaller_sizes(claim: Claim, model: FiniteModel, hunt: _Hunt) -> FiniteModel:
+    """A counterexample with fewer states and small fractions, looked for from scratch, or else the model itself."""
+    for sizes in hunt.sizes():
+        if sizes.states >= size_of(model).states:
+            break
+        smaller = among_small_fractions(claim, sizes, hunt.roles, hunt.rng)
+        if smaller is not None:
+            return smaller
+    return model
