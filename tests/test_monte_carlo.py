@@ -32,6 +32,7 @@ from boundcheck.language import (
     E,
     density,
     exp,
+    kl,
     log,
     log_mean_exp,
     maximum,
@@ -226,6 +227,52 @@ def test_expectations_in_a_chain_inside_a_logarithm_share_their_inner_draws() ->
         evaluate(formula, FINITE_TORCH, X, n=8000, inner=3, seed=5),
         [float(oracle.diwae_fresh(FINITE, x, 3)) for x in range(STATES)],
     )
+
+
+def test_copies_of_a_mixture_have_each_a_component_of_their_own() -> None:
+    def bound(m, x, k):  # log mean_k p(x, z_k) with z_k ~ q~: the copies are independent
+        return E(m.marginal_encoder(x).copies(k), lambda z: log_mean_exp(m.log_joint(x, z)))
+
+    def truth(x: int) -> float:
+        q = FINITE.marginal_encoder(x)
+        pairs = [(a, b) for a in range(3) for b in range(3)]
+        return sum(float(q[a] * q[b]) * math.log((FINITE.joint(x, a) + FINITE.joint(x, b)) / 2) for a, b in pairs)
+
+    for chunk, n in [(6, 400), (None, 8000)]:
+        estimates = evaluate(bound, FINITE_TORCH, X, n=n, k=2, chunk=chunk)
+        assert {estimate.bias for estimate in estimates} == {Bias.NONE}
+        close(estimates, [truth(x) for x in range(STATES)])
+
+
+def test_free_bits_are_biased_low_and_right_in_the_limit() -> None:
+    def free_bits(m, x, floor):
+        penalty = kl(m.encoder(x), m.prior())
+        return E(m.encoder(x), lambda z: m.likelihood(z).log_prob(x)) - maximum(floor, penalty)
+
+    floor = float(oracle.kl(FINITE.encoder[0], FINITE.prior))  # a floor at the divergence of x = 0: there it binds
+    for inner in (1, 400):
+        estimates = evaluate(free_bits, FINITE_TORCH, X, n=2000, inner=inner, floor=floor)
+        for x, estimate in enumerate(estimates):
+            truth = float(oracle.free_bits(FINITE, x, floor))
+            assert estimate.bias is Bias.LOW
+            assert estimate.mean < truth + SIX * estimate.standard_error
+            if inner == 400:
+                assert estimate.mean > truth - SIX * estimate.standard_error - 0.03
+    assert (
+        evaluate(free_bits, FINITE_TORCH, X, n=2000, inner=1, floor=floor)[0].mean
+        < float(oracle.free_bits(FINITE, 0, floor)) - 0.05
+    )
+
+
+def test_one_expectation_in_two_positions_is_no_reason_to_call_it_unbiased() -> None:
+    def twice(m, x):  # the very same sub-term stands linearly and inside an exponential
+        shared = E(m.encoder(x), lambda z: m.prior().log_prob(z))
+        return shared + exp(shared)
+
+    (estimate, *_) = evaluate(twice, FINITE_TORCH, X, n=2000, inner=1)
+    mean_log = sum(float(q) * math.log(p) for q, p in zip(FINITE.encoder[0], FINITE.prior, strict=True))
+    assert estimate.bias is Bias.HIGH
+    assert estimate.mean > mean_log + math.exp(mean_log) - SIX * estimate.standard_error
 
 
 def test_maximum_minimum_and_equality_of_points() -> None:

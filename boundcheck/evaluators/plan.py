@@ -138,7 +138,7 @@ def _lower(term: Term, scope: tuple[Plate, ...], linear: set[int], inner: int, l
             _cannot(term, f"{arg.text} is not a variable")
     own = () if id(term) in linear else (Plate(inner),)
     # Inside copies, or inside another expectation's own draws, each of them has draws of its own.
-    plates = tuple(dict.fromkeys((*scope, *term.var.plates, *_plates(law), *own)))
+    plates = tuple(dict.fromkeys((*scope, *term.var.plates, *law.plates, *own)))
     drawn = Var(term.var.name, term.var.space, plates=plates)
     laws[drawn] = law
     body = substitute(term.body, {term.var: drawn})
@@ -146,7 +146,3 @@ def _lower(term: Term, scope: tuple[Plate, ...], linear: set[int], inner: int, l
     for plate in own:
         lowered = Reduce("mean", plate, lowered)
     return lowered
-
-
-def _plates(law: ModelLaw) -> tuple[Plate, ...]:
-    return tuple(dict.fromkeys(plate for arg in law.args if isinstance(arg, Var) for plate in arg.plates))
