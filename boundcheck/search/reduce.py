@@ -60,8 +60,7 @@ def among_small_fractions(
             if shape[-1] > denominator:
                 break
             shares = rng.dirichlet(np.full(shape[-1], 0.7), size=(tries, *shape[:-1]))
-            spare = denominator - shape[-1]
-            counts[role] = 1 + np.stack([_rounded(share, spare, 1, rng)[0] for share in shares])
+            counts[role] = 1 + _largest_remainder(shares, denominator - shape[-1])
         else:
             batch = ModelBatch(sizes, {role: table / denominator for role, table in counts.items()})
             found = _first_violation(claim, batch, counts, denominator)
@@ -123,22 +122,20 @@ def _adds_zeros(counts: Rows, floats: Rows) -> NDArray[np.bool_]:
 
 
 def _rounded(table: NDArray[Any], denominator: int, tries: int, rng: Generator) -> NDArray[Any]:
-    """`tries` tables of whole numbers whose rows sum to `denominator`: largest remainders, then random ones nearby."""
-    scaled = np.broadcast_to(table * denominator, (tries, *table.shape))
-    noise = rng.uniform(-0.5, 0.5, size=scaled.shape)
+    """`tries` tables of whole numbers whose rows sum to `denominator`: the nearest, then random ones nearby."""
+    noise = rng.uniform(-0.5, 0.5, size=(tries, *table.shape))
     noise[0] = 0
-    wanted = np.maximum(scaled + noise, 0)
+    return _largest_remainder(np.maximum(table * denominator + noise, 0), denominator)
+
+
+def _largest_remainder(wanted: NDArray[Any], total: int) -> NDArray[Any]:
+    """Whole numbers >= 0 near `wanted` (>= 0) whose rows sum to `total`."""
+    sums = wanted.sum(axis=-1, keepdims=True)
+    wanted = np.where(sums > 0, wanted * total / np.where(sums > 0, sums, 1), total / wanted.shape[-1])
     whole = np.floor(wanted)
-    missing = (denominator - whole.sum(axis=-1)).astype(int)
-    order = np.argsort(np.argsort(whole - wanted, axis=-1), axis=-1)  # rank 0: the largest remainder
-    n = table.shape[-1]
-    each, extra = np.divmod(missing, n)
-    whole = whole + each[..., None] + (order < extra[..., None])
-    deficit = np.minimum(whole, 0).sum(axis=-1, keepdims=True)
-    whole = np.maximum(whole, 0)
-    largest = whole == whole.max(axis=-1, keepdims=True)
-    first = np.cumsum(largest, axis=-1) == 1
-    return np.where(largest & first, whole + deficit, whole)
+    missing = total - whole.sum(axis=-1, keepdims=True)
+    rank = np.argsort(np.argsort(whole - wanted, axis=-1), axis=-1)
+    return whole + (rank < missing)
 
 
 def _as_fractions(counts: NDArray[Any], denominator: int) -> NDArray[Any]:
@@ -186,7 +183,7 @@ def _neighbours(rows: Rows) -> Iterator[Rows]:
             options += [list(reversed(list(other))) for j, other in enumerate(flat) if j != i]
             largest = max(entry.denominator for entry in row)
             for denominator in range(1, min(largest, 33)):
-                counts = _rounded(row.astype(float)[None], denominator, 1, np.random.default_rng(0))[0, 0]
+                counts = _largest_remainder(row.astype(float) * denominator, denominator)
                 options.append([Fraction(int(count), denominator) for count in counts])
             for option in options:
                 if option.count(Fraction(0)) > list(row).count(Fraction(0)):
