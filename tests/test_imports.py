@@ -26,7 +26,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"evaluators"}),
     frozenset({"claims"}),
     frozenset({"catalogue"}),
-    frozenset({"search", "evidence", "testing"}),
+    frozenset({"search", "evidence"}),
+    frozenset({"strategies", "testing"}),
     frozenset({"cli", "pytest_plugin", "demo", "adapters", "__main__", PACKAGE}),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -74,9 +75,7 @@ def imported_modules(node: ast.AST, parents: list[str]) -> list[str]:
             base = parents[: len(parents) - level + 1] if level else []
             dotted = ".".join([*base, *([module] if module else [])])
             return [f"{dotted}.{name.name}" for name in names]
-        case ast.Call(
-            func=ast.Name(id=called) | ast.Attribute(attr=called), args=[ast.Constant(str(name)), *_]
-        ):
+        case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=[ast.Constant(str(name)), *_]):
             return [name] if called in IMPORTING_CALLS else []
     return []
 
