@@ -96,6 +96,8 @@ def iwae(m: SymbolicModel, x: Term, k: int) -> Term:
 
 def jvi(m: SymbolicModel, x: Term, k: int) -> Term:
     """K IWAE_K - (K-1) IWAE_{K-1}, the jackknife of order one (Nowozin 2018)."""
+    if k == 1:
+        return iwae(m, x, 1)
     return k * iwae(m, x, k) - (k - 1) * iwae(m, x, k - 1)
 
 

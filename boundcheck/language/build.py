@@ -18,6 +18,7 @@ from boundcheck.errors import FormulaError
 from boundcheck.language import laws
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, Replicated, SymbolicModel
 from boundcheck.language.terms import (
+    CORRUPTED,
     OBSERVED,
     Apply,
     Expect,
@@ -47,7 +48,8 @@ def _binding(var: Var) -> Iterator[None]:
         _open.reset(token)
 
 
-def _variable_name(body: Callable[[Term], Any], default: str) -> str:
+def _variable_name(body: Callable[[Term], Any], space: Space) -> str:
+    default = "xt" if space == CORRUPTED else space.name if space.name.isidentifier() else "v"
     try:
         parameters = list(inspect.signature(body).parameters.values())
     except (TypeError, ValueError):
@@ -60,6 +62,8 @@ def _variable_name(body: Callable[[Term], Any], default: str) -> str:
 
 
 def _trace(var: Var, body: Callable[[Term], Any]) -> Term:
+    if not callable(body):
+        raise FormulaError(f"the body under {var.name} is a function of one variable, got {body!r}")
     with _binding(var):
         return as_body(body(var), f"the body under {var.name}")
 
@@ -80,11 +84,6 @@ def _check_scope(term: Term, where: str) -> Term:
             f"the variable {var.name} is used outside the expectation or integral that binds it, in {where}"
         )
     return term
-
-
-def _plates_of(law: Law) -> tuple[Plate, ...]:
-    plates = frozenset[Plate]().union(*(child.free_plates for child in law.children))
-    return tuple(sorted(plates, key=lambda plate: plate.serial))
 
 
 def E(law: Law | Replicated, body: Callable[[Term], Any]) -> Term:
@@ -110,7 +109,7 @@ def E(law: Law | Replicated, body: Callable[[Term], Any]) -> Term:
         raise FormulaError(f"E(law, body) needs a law such as m.encoder(x), got {type(law).__name__} {law!r}")
     if isinstance(law, laws.ModelLaw) and law.role == "joint":
         raise FormulaError("the joint law p(x, z) only has a log-density; draw from m.prior() and m.likelihood(z)")
-    var = Var(_variable_name(body, law.space.name), law.space, plates=(*_plates_of(law), *plates))
+    var = Var(_variable_name(body, law.space), law.space, plates=(*law.plates, *plates))
     inner = _trace(var, body)
     if own is not None and own in inner.free_plates:
         raise FormulaError(
@@ -127,7 +126,7 @@ def integrate(space: Space, body: Callable[[Term], Any]) -> Term:
     >>> trace(lambda m, x: log(integrate(m.latent, lambda z: exp(m.log_joint(x, z)))))
     log sum_z p(x,z)
     """
-    var = Var(_variable_name(body, space.name), space)
+    var = Var(_variable_name(body, space), space)
     return _check_scope(Integrate(var, _trace(var, body)), f"the integral over {var.name}")
 
 
@@ -138,19 +137,21 @@ def normalised(space: Space, log_density: Callable[[Term], Any]) -> Law:
     >>> trace(lambda m, x: E(normalised(m.latent, lambda z: m.log_joint(x, z) / 2), lambda z: m.log_joint(x, z)))
     E_{z ~ normalised(z: (1/2) log p(x,z))}[log p(x,z)]
     """
-    var = Var(_variable_name(log_density, space.name), space)
+    var = Var(_variable_name(log_density, space), space)
     return DensityLaw(var, _trace(var, log_density), rescale=True)
 
 
 def density(space: Space, log_density: Callable[[Term], Any]) -> Law:
     """The law on `space` with the stated log-density, which must already integrate to one (a user's own kernel)."""
-    var = Var(_variable_name(log_density, space.name), space)
+    var = Var(_variable_name(log_density, space), space)
     return DensityLaw(var, _trace(var, log_density), rescale=False)
 
 
 def mixture(mixing: Law, component: Callable[[Term], Law]) -> Law:
     """The law of v' ~ component(v) with v ~ mixing, v integrated out."""
-    var = Var(_variable_name(component, mixing.space.name), mixing.space)
+    if not isinstance(mixing, Law) or not callable(component):
+        raise FormulaError(f"mixture(law, component) needs a law and a function, got {mixing!r} and {component!r}")
+    var = Var(_variable_name(component, mixing.space), mixing.space)
     with _binding(var):
         inner = component(var)
     if not isinstance(inner, Law):
@@ -198,7 +199,16 @@ def _choice(op: str, values: tuple[Term | Number, ...]) -> Term:
 
 
 def same(a: Term, b: Term) -> Term:
-    """1 where two points are equal and 0 elsewhere (discrete spaces)."""
+    """1 where two points are equal and 0 elsewhere (discrete spaces).
+
+    Raises:
+        FormulaError: for what is no variable, or variables of different spaces.
+    """
+    for point in (a, b):
+        if not isinstance(point, Var):
+            raise FormulaError(f"same(a, b) compares two variables of the formula, got {point!r}")
+    assert isinstance(a, Var)
+    laws.require_space(b, a.space, "what same(a, b) compares with", a)
     return Apply("same", (a, b))
 
 
@@ -261,7 +271,7 @@ def kl(p: Law, q: Law) -> Term:
     if not isinstance(p, Law) or not isinstance(q, Law):
         raise FormulaError(f"kl needs two laws, got {p!r} and {q!r}")
     name = {"z": "z", "x": "x"}.get(p.space.name, "xt")
-    var = Var(name, p.space, plates=_plates_of(p))
+    var = Var(name, p.space, plates=p.plates)
     return _check_scope(Expect(p, var, p.log_prob(var) - q.log_prob(var)), "kl")
 
 

@@ -21,10 +21,11 @@ from boundcheck.language.terms import (
     Reduce,
     Term,
     Var,
+    multiply,
 )
 
 _LETTER = {"prior": "p", "likelihood": "p", "joint": "p", "encoder": "q", "corruption": "c", "auxiliary": "r"}
-_SUM, _PRODUCT, _PREFIX, _ATOM = range(4)  # precedence: a log binds its whole product, an atom needs no brackets
+_SUM, _PRODUCT, _PREFIX, _POWER, _ATOM = range(5)  # precedence: a log binds its whole product, an atom no brackets
 
 
 class _Text:
@@ -86,8 +87,8 @@ class _Latex(_Text):
     infinity = r"\infty"
 
     def variable(self, name: str, space: str, primes: int) -> str:
-        base = r"\tilde{x}" if space == "x~" else (name if len(name) == 1 else rf"\mathrm{{{name}}}")
-        return base + "'" * primes
+        word = name if len(name) == 1 else rf"\mathrm{{{name}}}".replace("_", r"\_")
+        return (r"\tilde{x}" if space == "x~" else word) + "'" * primes
 
     def index(self, name: str, index: str) -> str:
         return f"{name}_{{{index}}}"
@@ -141,7 +142,7 @@ class _Latex(_Text):
 class _Printer:
     def __init__(self, style: _Text) -> None:
         self.style = style
-        self.names: dict[Var, str] = {}
+        self.names: dict[Var, str] = {OBSERVED: style.variable("x", "x", 0)}
         self.indices: dict[Plate, str] = {}
 
     # --- names ---
@@ -150,7 +151,8 @@ class _Printer:
         """Choose a name that no variable in scope has, and return the binder's spelling of it."""
         fresh = [plate for plate in var.plates if plate not in self.indices]
         for plate in fresh:
-            self.indices[plate] = "kljmn"[len(self.indices) % 5]
+            depth = len(self.indices)
+            self.indices[plate] = "kljmn"[depth % 5] + "'" * (depth // 5)
         primes = 0
         taken = set(self.names.values())
         while (name := self.style.variable(var.name, var.space.name, primes)) in taken:
@@ -229,14 +231,16 @@ class _Printer:
             return text, _SUM
         if op == "mul":
             if isinstance(args[0], Const) and args[0].value == -1:
-                return "-" + " ".join(self.show(arg, _PRODUCT) for arg in args[1:]), _PRODUCT
+                return "-" + self.show(multiply(*args[1:]), _PRODUCT), _PRODUCT
             # A leading constant may be negative without brackets: -2 log p.
-            first = style.fraction(args[0].value) if isinstance(args[0], Const) else self.show(args[0], _PREFIX)
-            return style.space.join([first, *(self.show(arg, _PREFIX) for arg in args[1:])]), _PRODUCT
+            first = style.fraction(args[0].value) if isinstance(args[0], Const) else self.show(args[0], _POWER)
+            # Only the last factor may be a log without brackets, since a log binds all that follows it.
+            middle = [self.show(arg, _POWER) for arg in args[1:-1]]
+            return style.space.join([first, *middle, self.show(args[-1], _PREFIX)]), _PRODUCT
         if op == "pow":
             exponent = args[1]
             assert isinstance(exponent, Const)
-            return style.power(self.show(args[0], _ATOM), exponent.value), _PREFIX
+            return style.power(self.show(args[0], _ATOM), exponent.value), _POWER
         if op == "log":
             return style.log() + self.show(args[0], _PRODUCT), _PREFIX
         if op == "exp":

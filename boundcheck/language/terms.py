@@ -9,22 +9,18 @@ walk a term and choose nodes and numbers.
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn
 
 from boundcheck.errors import FormulaError
+from boundcheck.language.numerals import Number, as_fraction
 
 if TYPE_CHECKING:
     from boundcheck.language.laws import Law
-
-Number: TypeAlias = int | float | str | Fraction | Decimal
 
 _serial = count(1)
 
@@ -360,25 +356,6 @@ def walk(term: Term) -> Iterator[Term]:
 
 
 # --- constructors that keep terms small -----------------------------------------------------------------------------
-
-
-def as_fraction(value: Number) -> Fraction:
-    """A number as the rational it is written as: 0.1 and "0.1" are 1/10.
-
-    Raises:
-        FormulaError: for NaN, infinities and text that is not a number.
-
-    >>> as_fraction(0.1)
-    Fraction(1, 10)
-    """
-    try:
-        if isinstance(value, float) or (isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational)):
-            if not math.isfinite(value):
-                raise ValueError
-            return Fraction(repr(float(value)))
-        return Fraction(value)
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
-        raise FormulaError(f"{value!r} is not a finite number: a formula takes int, Fraction, float or text") from None
 
 
 def as_term(value: Term | Number) -> Term:
