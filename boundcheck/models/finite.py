@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput
 from boundcheck.language.laws import ROLES
+from boundcheck.language.numerals import exact_fraction
 from boundcheck.language.terms import CORRUPTED, Space, X, Z
 
 Entries: TypeAlias = Sequence[Any] | NDArray[Any]
@@ -82,7 +82,10 @@ class FiniteModel:
             rows = parse_table("likelihood", likelihood)
             _require_shape("likelihood", rows, (*self.latent_shape, None), "the shape of z, then one axis for x")
             tables["likelihood"] = _checked_rows("likelihood", rows.reshape(-1, rows.shape[-1]))
-            tables["joint"] = (tables["likelihood"] * tables["prior"][:, None]).T
+            # Rows kept as floats leave a joint of floats.
+            floats = [table for table in tables.values() if table.dtype != object]
+            rows, prior_of_z = tables["likelihood"], tables["prior"][:, None]
+            tables["joint"] = (rows * prior_of_z).T.astype(np.float64 if floats else object)
         n_x, n_z = tables["joint"].shape
         self.corrupted_shape: tuple[int, ...] = ()
         if corruption is not None:
@@ -105,6 +108,7 @@ class FiniteModel:
             _require_shape("auxiliary", raw, (*self.latent_shape, n_x, *self.corrupted_shape), "z, then x, then x~")
             tables["auxiliary"] = _checked_rows("auxiliary", raw.reshape(-1, n_c)).reshape(n_z, n_x, n_c)
         self._tables = tables
+        self._derived: dict[str, NDArray[Any]] = {}
         self._sizes = {"x": n_x, "z": n_z} | ({"x~": n_c} if corruption is not None else {})
 
     # --- what evaluators read ---
@@ -135,7 +139,9 @@ class FiniteModel:
             BadInput: if the model has no such table.
         """
         if role in ("prior", "likelihood") and role not in self._tables:
-            self._tables[role] = self._split_joint(role)
+            if role not in self._derived:
+                self._derived[role] = self._split_joint(role)
+            return self._derived[role]
         if role not in self._tables:
             raise BadInput("the model", "without " + role, f"a model with the table {role}", f"pass {role}=[...]")
         if role == "encoder" and inputs and "x~" in self._sizes:
@@ -266,11 +272,11 @@ class FiniteModel:
 # --- reading and checking tables -----------------------------------------------------------------------------------
 
 _EXACT_LIMIT = 4096
-"""A float array with more entries than this stays floating: exact arithmetic on it would be hopeless anyway."""
+"""A table of floats with more entries than this stays floating: exact arithmetic on it would be hopeless anyway."""
 
 
 def parse_table(name: str, entries: object) -> NDArray[Any]:
-    """Entries as an array of Fractions, or of floats for a large float array.
+    """Entries as an array of Fractions, or of floats for a large table of floats.
 
     Raises:
         BadInput: naming the entry that is no probability, or a ragged or empty table.
@@ -286,9 +292,15 @@ def parse_table(name: str, entries: object) -> NDArray[Any]:
         raise BadInput(name, entries, "nested lists of probabilities", _REMEDY)
     flat: list[_Entry] = []
     shape = _flatten(name, nested, (), flat)
+    if len(flat) > _EXACT_LIMIT and any(entry.rounded for entry in flat):
+        return np.array([float(entry) for entry in flat]).reshape(shape)
     table = np.empty(len(flat), dtype=object)
     table[:] = flat
     return table.reshape(shape)
+
+
+_MOST_AXES = 32
+"""Nesting of a table: one axis for each variable."""
 
 
 class _Entry(Fraction):
@@ -298,7 +310,7 @@ class _Entry(Fraction):
 
 
 def _written_float(text: str) -> _Entry:
-    entry = _Entry(text)
+    entry = _Entry(exact_fraction(text))
     entry.rounded = True
     return entry
 
@@ -307,6 +319,8 @@ def _flatten(name: str, nested: Any, index: tuple[int, ...], out: list[_Entry]) 
     if isinstance(nested, Sequence) and not isinstance(nested, str | bytes):
         if not nested:
             raise BadInput(_place(name, index), nested, "at least one entry", _REMEDY)
+        if len(index) == _MOST_AXES:
+            raise BadInput(name, nested, f"at most {_MOST_AXES} axes", "flatten some variables into one")
         shapes = {_flatten(name, entry, (*index, i), out) for i, entry in enumerate(nested)}
         if len(shapes) > 1:
             lengths = sorted(shapes)
@@ -319,19 +333,16 @@ def _flatten(name: str, nested: Any, index: tuple[int, ...], out: list[_Entry]) 
 def _entry(name: str, value: Any, index: tuple[int, ...]) -> _Entry:
     remedy = _REMEDY
     try:
-        if isinstance(value, bool) or value is None:
-            raise TypeError
         if isinstance(value, np.generic):
             value = value.item()
+        if isinstance(value, bool):
+            raise TypeError
         if isinstance(value, _Entry):
             entry = value
-        elif isinstance(value, float):
-            entry = _written_float(repr(value))
-        elif isinstance(value, Fraction | int | str | Decimal):
-            entry = _Entry(value.strip() if isinstance(value, str) else value)
         else:
-            entry = _Entry(Fraction(int(value.numerator), int(value.denominator)))
-    except (TypeError, ValueError, ZeroDivisionError, AttributeError, OverflowError):
+            entry = _Entry(exact_fraction(value))
+            entry.rounded = isinstance(value, float)
+    except (TypeError, ValueError, ZeroDivisionError):
         raise BadInput(_place(name, index), value, "a finite number", remedy) from None
     if entry < 0:
         raise BadInput(_place(name, index), value, "a probability >= 0", remedy)
@@ -350,14 +361,16 @@ def _checked_rows(name: str, rows: NDArray[Any]) -> NDArray[Any]:
         if bad.any():
             row = int(np.argmax(bad))
             raise BadInput(f"the sum of row {row} of {name}", float(sums[row]), "1", _REMEDY)
-        return rows
+        rounding = rows.shape[1] * np.finfo(np.float64).eps  # a row that is right already stays as it is
+        return rows / np.where(np.abs(sums - 1) > rounding, sums, 1.0)[:, None]
     out = np.empty(rows.shape, dtype=object)
     for i, row in enumerate(rows):
         total = sum((Fraction(entry) for entry in row), Fraction(0))
         rounded = any(entry.rounded for entry in row)
         if total != 1 and not (rounded and abs(total - 1) <= FLOAT_ROW_TOLERANCE):
             place = f"the sum of row {i} of {name}" if len(rows) > 1 else f"the sum of {name}"
-            raise BadInput(place, str(total) if total.denominator < 10**6 else float(total), "1", _REMEDY)
+            shown = float(total) if total.denominator > 10**6 and total < 10**6 else total
+            raise BadInput(place, shown if isinstance(shown, float) else str(shown), "1", _REMEDY)
         out[i] = [Fraction(entry) / total for entry in row]
     return out
 
