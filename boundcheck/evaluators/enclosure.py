@@ -32,7 +32,10 @@ _WHOLE_LINE = arb(0, arb.pos_inf())
 
 
 def _log(a: arb) -> arb:
-    """log: -inf at zero, undefined (nan) below it, and the whole line for a ball that straddles zero."""
+    """log: -inf at zero, undefined (nan) below it, and the whole line for a ball that straddles zero.
+
+    What straddles zero may be negative, its logarithm without a value: `BallDomain.unsure` remembers that.
+    """
     if a > 0 or a.is_nan():
         return a.log()
     if a == 0:
@@ -61,6 +64,9 @@ class BallDomain(Domain):
 
     name = "enclosure evaluator"
     bytes_per_number = 120
+
+    def __init__(self) -> None:
+        self.unsure = False
 
     def constant(self, value: Fraction) -> NDArray[Any]:
         return scalar(_ball(value))
@@ -98,6 +104,8 @@ class BallDomain(Domain):
         return a * b
 
     def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
+        if exponent < 0 or exponent.denominator != 1:
+            self._beware_of_zero(a)
         if exponent.denominator == 1:
             return mapped(lambda base: _integer_power(base, exponent.numerator), a)
         scale = _ball(exponent)
@@ -107,7 +115,11 @@ class BallDomain(Domain):
         return mapped(arb.exp, a)
 
     def log(self, a: NDArray[Any]) -> NDArray[Any]:
+        self._beware_of_zero(a)
         return mapped(_log, a)
+
+    def _beware_of_zero(self, a: NDArray[Any]) -> None:
+        self.unsure = self.unsure or any(not (ball > 0 or ball <= 0 or ball.is_nan()) for ball in a.flat)
 
     def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         return mapped(arb.max if op == "max" else arb.min, a, b)
@@ -168,7 +180,10 @@ def evaluate(
     """
     term = trace(formula, **parameters)
     with flint.ctx.workprec(precision):
-        ball = Traversal(model, x, BallDomain()).value(term).data.item()
+        domain = BallDomain()
+        ball = Traversal(model, x, domain).value(term).data.item()
+        if domain.unsure:  # some logarithm may have no value: nothing is known at this precision
+            return Enclosure(_WHOLE_LINE)
         if ball.is_nan():
             raise UndefinedValue(term.text, f"x = {x}")
         return Enclosure(ball)

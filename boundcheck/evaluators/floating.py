@@ -8,20 +8,24 @@ magnitude met, divided by the smallest argument of a logarithm that had to be ta
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import UndefinedValue
+from boundcheck.errors import CannotCompute, UndefinedValue
 from boundcheck.evaluators.traversal import Domain, Traversal
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.build import Formula, trace
-from boundcheck.language.terms import Space, Term
+from boundcheck.language.terms import Apply, Const, Space, Term
 from boundcheck.models.finite import FiniteModel
 
 _EXACT_LOG_LIMIT = 4096
+
+UNIT = 2.0**-44
+"""The rounding error of a value of size one: 256 roundings."""
 
 
 class FloatDomain(Domain):
@@ -33,13 +37,25 @@ class FloatDomain(Domain):
     def __init__(self) -> None:
         self.largest = 1.0
         self.amplification = 1.0
+        self.lost = False
 
-    def _watch(self, values: NDArray[Any]) -> NDArray[Any]:
+    def _watch(self, values: NDArray[Any], per_value: float = 1.0) -> NDArray[Any]:
         magnitude = np.abs(values)
         finite = magnitude[np.isfinite(magnitude)] if np.ndim(magnitude) else magnitude
         if np.size(finite) and np.isfinite(top := np.max(finite)):
-            self.largest = max(self.largest, float(top))
+            self.largest = max(self.largest, float(top) * per_value)
         return values
+
+    def _watch_overflow(self, values: NDArray[Any], operands_are_finite: Callable[[], Any]) -> NDArray[Any]:
+        """As `_watch`, and an infinity that finite numbers made tells that the value is lost."""
+        infinite = np.isinf(values)
+        self.lost = self.lost or (bool(np.any(infinite)) and bool(np.any(infinite & operands_are_finite())))
+        return self._watch(values)
+
+    @property
+    def error(self) -> float:
+        """The estimated error of a value that all roundings so far may have reached; infinite if it is lost."""
+        return math.inf if self.lost else UNIT * self.largest * self.amplification
 
     def constant(self, value: Fraction) -> NDArray[Any]:
         return np.array(float(value))
@@ -66,25 +82,48 @@ class FloatDomain(Domain):
         return np.vectorize(math.log, otypes=[np.float64])(values)
 
     def add(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        with np.errstate(invalid="ignore"):
-            return self._watch(np.add(a, b))
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._watch_overflow(np.add(a, b), lambda: np.isfinite(a) & np.isfinite(b))
 
     def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        # What is off by e in one factor is off by e times the other factor in the product.
+        before = self.largest
+        for factor in (a, b):
+            finite = factor[np.isfinite(factor)] if np.ndim(factor) else factor
+            if np.size(finite) and np.isfinite(top := np.max(np.abs(finite))):
+                self.largest = max(self.largest, before * float(top))
+        return self._product(a, b)
+
+    def scale(self, factor: Fraction, a: NDArray[Any]) -> NDArray[Any]:
+        return self._product(self.constant(factor), a)  # what it does to errors is in `gain`
+
+    def _product(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore"):
-            return self._watch(np.multiply(a, b))
+            return self._watch_overflow(np.multiply(a, b), lambda: np.isfinite(a) & np.isfinite(b))
 
     def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            return self._watch(np.power(a, float(exponent)))
+            result = np.power(a, float(exponent))
+            slope = np.abs(float(exponent) * result / a)
+            before = self.largest
+            self._watch(slope, before)
+            return self._watch_overflow(result, lambda: np.isfinite(a) & (a != 0))
 
     def exp(self, a: NDArray[Any]) -> NDArray[Any]:
-        with np.errstate(over="ignore"):
-            return self._watch(np.exp(a))
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            result = np.exp(a)
+            self._watch(result * np.maximum(1.0, np.abs(a)))  # the error of a is relative in exp a
+            return self._watch_overflow(result, lambda: np.isfinite(a))
 
     def log(self, a: NDArray[Any]) -> NDArray[Any]:
+        # What rounding may have swallowed has no logarithm that could be trusted, zero included.
+        self.lost = self.lost or bool(np.any(np.abs(a) <= UNIT * self.largest))
         positive = a[a > 0] if np.ndim(a) else a
         if np.size(positive) and (least := float(np.min(positive))) > 0:
             self.amplification = max(self.amplification, 1 / least)
+        return self.log_of_known(a)
+
+    def log_of_known(self, a: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._watch(np.log(a))
 
@@ -95,9 +134,9 @@ class FloatDomain(Domain):
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             product = np.exp(weights) * values
             # Where exp underflows an infinite value still counts; where the weight is truly zero nothing does.
-            product = np.where(np.isinf(values), values, product)
+            product = np.where(np.isinf(values) & ~np.isnan(weights), values, product)
             product[np.broadcast_to(np.isneginf(weights), product.shape)] = 0.0
-            return self._watch(product.sum(axis=axis))
+            return self._watch_overflow(product.sum(axis=axis), lambda: np.isfinite(product).all(axis=axis))
 
     def log_expectation(self, weights: NDArray[Any], logs: NDArray[Any], axis: int) -> NDArray[Any]:
         with np.errstate(invalid="ignore"):
@@ -105,9 +144,9 @@ class FloatDomain(Domain):
         return self.log_sum(exponents, axis)
 
     def reduce(self, op: str, values: NDArray[Any], axis: int) -> NDArray[Any]:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             function = {"sum": np.sum, "max": np.max, "min": np.min}[op]
-            return self._watch(function(values, axis=axis))
+            return self._watch_overflow(function(values, axis=axis), lambda: np.isfinite(values).all(axis=axis))
 
     def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
@@ -115,6 +154,14 @@ class FloatDomain(Domain):
             shift = np.where(np.isfinite(top), top, 0.0)
             total = np.log(np.exp(logs - shift).sum(axis=axis)) + np.squeeze(shift, axis=axis)
         return self._watch(total)
+
+
+def gain(term: Term) -> float:
+    """By how much the constants of a formula enlarge an error on its way from a leaf to the root."""
+    below = max((gain(child) for child in term.children), default=1.0)
+    if isinstance(term, Apply) and term.op == "mul":
+        return below * max(1.0, math.prod(abs(float(arg.value)) for arg in term.args if isinstance(arg, Const)))
+    return below
 
 
 def _logs(table: NDArray[Any]) -> NDArray[Any]:
@@ -157,7 +204,9 @@ def evaluate(
     term = trace(formula, **parameters)
     result = Traversal(model, x, domain, memory=memory).value(term)
     value = float(result.data)
+    if math.isnan(value) and domain.lost:
+        raise CannotCompute(domain.name, term.text, "rounding leaves nothing of a logarithm's argument, or overflows")
     if math.isnan(value):
         raise UndefinedValue(term.text, f"x = {x}")
-    error = 0.0 if math.isinf(value) else 2.0**-44 * domain.largest * domain.amplification
-    return Approximate(value, error)
+    exact = math.isinf(value) and not domain.lost
+    return Approximate(value, 0.0 if exact else domain.error * gain(term))

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import CannotCompute
+from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.lognumber import LeavesField
 from boundcheck.language.laws import Law, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
@@ -40,6 +40,7 @@ from boundcheck.language.terms import (
     Space,
     Term,
     Var,
+    X,
     walk,
 )
 from boundcheck.models.finite import FiniteModel
@@ -89,6 +90,10 @@ class Domain(ABC):
     def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         """a * b."""
 
+    def scale(self, factor: Fraction, a: NDArray[Any]) -> NDArray[Any]:
+        """factor * a."""
+        return self.multiply(self.constant(factor), a)
+
     @abstractmethod
     def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
         """a ** exponent."""
@@ -100,6 +105,10 @@ class Domain(ABC):
     @abstractmethod
     def log(self, a: NDArray[Any]) -> NDArray[Any]:
         """log a."""
+
+    def log_of_known(self, a: NDArray[Any]) -> NDArray[Any]:
+        """log a of numbers that carry no rounding."""
+        return self.log(a)
 
     @abstractmethod
     def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
@@ -158,11 +167,13 @@ class Traversal:
     def __init__(
         self, model: FiniteModel, x: int, domain: Domain, memory: int = 1 << 26, most_multisets: int = 1_000_000
     ) -> None:
+        if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 0 <= x < model.size(X):
+            raise BadInput("x", x, f"the number of an observed state, 0 to {model.size(X) - 1}")
         self.model = model
         self.domain = domain
         self.most_numbers = max(1, memory // domain.bytes_per_number)
         self.most_multisets = most_multisets
-        self.env: dict[Var, int | slice] = {OBSERVED: x}
+        self.env: dict[Var, int | slice] = {OBSERVED: int(x)}
         self.plates: dict[Plate, _Multisets] = {}
         self.order: dict[Axis, int] = {}
         self.memo: list[dict[tuple[Term, bool], Named]] = [{}]
@@ -229,6 +240,10 @@ class Traversal:
             return self._same(term)
         if op == "mul" and _is_exponential(term) and len(term.args) > 1:
             return self._map(domain.exp, self.log_value(term))
+        if op == "mul" and len(term.args) > 1 and isinstance(term.args[0], Const):
+            factor = term.args[0].value
+            rest = self._fold(domain.multiply, [self.value(arg) for arg in term.args[1:]])
+            return self._map(lambda a: domain.scale(factor, a), rest)
         combine: Callable[[Any, Any], Any] = {
             "add": domain.add,
             "mul": domain.multiply,
@@ -265,15 +280,15 @@ class Traversal:
             if op == "pow" and nonnegative(args[0]):
                 exponent = args[1]
                 assert isinstance(exponent, Const)
-                scale = domain.constant(exponent.value)
-                return self._map(lambda a: domain.multiply(scale, a), self.log_value(args[0]))
+                return self._map(lambda a: domain.scale(exponent.value, a), self.log_value(args[0]))
             if op in ("max", "min") and all(nonnegative(arg) for arg in args):
                 return self._fold(lambda a, b: domain.choose(op, a, b), [self.log_value(arg) for arg in args])
             if op == "add" and all(nonnegative(arg) for arg in args):
                 arrays, axes = self._align([self.log_value(arg) for arg in args])
                 stacked = np.stack(np.broadcast_arrays(*arrays), axis=-1)
                 return Named(domain.log_sum(stacked, -1), axes)
-        return self._map(domain.log, self.value(term))
+        known = isinstance(term, Const) or (isinstance(term, Apply) and term.op == "same")
+        return self._map(domain.log_of_known if known else domain.log, self.value(term))
 
     # --- densities ---
 
@@ -295,6 +310,11 @@ class Traversal:
     def _look_up(self, table: NDArray[Any], points: tuple[Term, ...], term: Term) -> Named:
         """A table at variables: a view where every variable is another axis."""
         batch = table.ndim - len(points)  # leading axes: a batch of models
+        for point, states in zip(points, table.shape[batch:], strict=True):
+            if isinstance(point, Var) and self.model.size(point.space) != states:
+                have, what = self.model.size(point.space), f"{point.name} in {term.text}"
+                remedy = "give as many x~ as x, so that one can stand for the other"
+                raise BadInput(what, f"one of {have} states", f"one of the {states} states of that table", remedy)
         names: tuple[Axis, ...] = ("models",) * batch
         variables = [point for point in points if isinstance(point, Var) and isinstance(self.env[point], slice)]
         if len(points) == sum(isinstance(p, Var) for p in points) and len(set(variables)) == len(variables):
@@ -315,6 +335,9 @@ class Traversal:
 
     def _expect(self, term: Expect, logged: bool, keep_log: bool = False) -> Named:
         plates = [plate for plate in term.var.plates if plate in term.consumed_plates]
+        for sub in walk(term.body) if not plates and term.var.plates else ():
+            if isinstance(sub, Reduce) and sub.plate in term.var.plates and term.var in sub.body.free:
+                return self.cannot(term, f"{term.var.name} is reduced over its copies, of which it is one")
         if plates:
             if len(plates) > 1:
                 return self.cannot(term, "copies of copies are not enumerated")
@@ -505,9 +528,9 @@ class Traversal:
         else:
             data = domain.log_sum(gathered.data, -1) if logged else domain.reduce("sum", gathered.data, -1)
             if term.op == "mean" and logged:
-                data = domain.add(data, domain.log(domain.constant(Fraction(1, term.plate.size))))
+                data = domain.add(data, domain.log_of_known(domain.constant(Fraction(1, term.plate.size))))
             elif term.op == "mean":
-                data = domain.multiply(domain.constant(Fraction(1, term.plate.size)), data)
+                data = domain.scale(Fraction(1, term.plate.size), data)
         result = Named(data, gathered.axes)
         return result if keep_log or not logged else self._map(domain.exp, result)
 

@@ -80,8 +80,8 @@ class Enclosure:
 
 
 def _outward(bound: Any, direction: float) -> float:
-    value = float(bound)
-    return value if math.isinf(value) else math.nextafter(value, direction)
+    value = float(bound)  # to nearest, so beyond the floats' range it is infinite although the bound is not
+    return math.nextafter(value, direction) if bound.is_finite() else value
 
 
 @dataclass(frozen=True)
