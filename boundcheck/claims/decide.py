@@ -154,14 +154,19 @@ def _spread(value: Value) -> tuple[float, float]:
         return value.value, value.error
     if isinstance(value, Enclosure):
         middle = float(value)
+        if math.isinf(middle):
+            return middle, math.inf if value.ball.is_finite() else 0.0
         return middle, max(value.upper - middle, middle - value.lower)
+    assert isinstance(value, Exact)
     middle = float(value)
-    return middle, 0.0 if math.isinf(middle) else math.ulp(middle)
+    if math.isinf(middle):  # beyond the floats' range, unless the number itself is infinite
+        return middle, math.inf if value.value.is_finite else 0.0
+    return middle, math.ulp(middle)
 
 
 def _numerically(lhs: Value, relation: Relation, rhs: Value) -> Verdict:
     (a, a_error), (b, b_error) = _spread(lhs), _spread(rhs)
-    if a == b and math.isinf(a):
+    if a == b and math.isinf(a) and a_error + b_error < math.inf:
         return Verdict(Outcome.HOLDS, Guarantee.NUMERICAL, relation, lhs, rhs, 0.0)
     margin, error = b - a, a_error + b_error
     if margin < -error or (relation == "==" and margin > error):
@@ -186,8 +191,10 @@ def _statistically(lhs: Value, relation: Relation, rhs: Value, alpha: float) -> 
     margin = b - a if a != b else 0.0
     if math.isnan(a_error + b_error) or math.isnan(margin) or math.isinf(margin):
         return undecided("an estimate or its standard error is not finite")
-    # The sum, not the hypotenuse: the two estimates may share their draws.
-    error = (a_error + b_error) * _quantile(alpha, lhs, rhs)
+    if any(isinstance(value, Sampled) and value.standard_error <= 0 for value in (lhs, rhs)):
+        return undecided("all draws of an estimate are equal, so they do not tell its error")
+    # The sum, not the hypotenuse: the two estimates may share their draws. An equation can fail on either side.
+    error = (a_error + b_error) * _quantile(alpha if relation == "<=" else alpha / 2, lhs, rhs)
     if margin > error:
         blocked = [
             *_blocked("left", a_bias, _SAFE_TO_BOUND_ABOVE, "made it hold"),

@@ -103,10 +103,10 @@ def _is_divergence(term: Term) -> bool:
     own = [LogDensity(link.law, (link.var,)) for link in links]
     if len(numerator) + len(denominator) != len(core.args) or set(numerator) != set(own):
         return False
-    points = [part.point for part in denominator]
-    if len(numerator) != len(links) or sorted(p[0].serial for p in points if isinstance(p[0], Var)) != sorted(
-        link.var.serial for link in links
-    ):
+    if len(numerator) != len(links) or any(len(part.point) != 1 for part in denominator):
+        return False
+    drawn, scored = [link.var.serial for link in links], [part.point[0] for part in denominator]
+    if sorted(drawn) != sorted(point.serial for point in scored if isinstance(point, Var)):
         return False
     parents = {}
     for part in denominator:
@@ -307,7 +307,9 @@ def _copied_log_mean(term: Term) -> tuple[list[Expect], Reduce] | None:
         return None
     reduction = core.args[0]
     plate = reduction.plate
-    nested = any(isinstance(sub, Reduce) and sub.plate == plate for sub in walk(reduction.body))
+    # Laws included: a copy whose law looks at the other copies is not independent of them.
+    inner = [reduction.body, *(child for link in links for child in link.law.children)]
+    nested = any(isinstance(sub, Reduce) and sub.plate == plate for each in inner for sub in walk(each))
     if reduction.op != "mean" or not nonnegative(reduction.body) or nested:
         return None
     if not all(link.var.plates == (plate,) and is_normalised(link.law) for link in links):

@@ -190,13 +190,15 @@ class _Tally:
         if self.witness:
             verdict = self.witness.verdict
             return Status.REFUTED, f"a witness with margin {verdict.margin:.6g} nats", verdict.guarantee
-        if self.models + self.open == 0:
-            if self.skipped:
-                return Status.UNDECIDED, "no model has values for both sides", None
+        if self.models + self.open + self.skipped == 0:
             raise BadInput("models", "none", "at least one model with a possible observation")
+        if self.models + self.open == 0:
+            return Status.UNDECIDED, "no model has values for both sides", None
         reason = proved_by_form(self.claim)
         if reason:
             return Status.PROVED, reason, Guarantee.EXACT
+        if self.models == 0:
+            return Status.UNDECIDED, f"{self.open} models, none decided", None
         if self.wrong_gap:
             return Status.SURVIVED, f"{self._survived()}; its gap formula is wrong at one of them", self._weakest()
         if self.gap is not None and self.verified >= FEWEST_VERIFIED:
