@@ -13,14 +13,14 @@ sums, KL divergences, and constants and arithmetic around them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import reduce
 from itertools import product
 from typing import Any, NoReturn
 
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
-from boundcheck.evaluators.elimination import Result, TooLarge, eliminate, packed, watch_of
+from boundcheck.evaluators.elimination import Result, TooLarge, eliminate, packed, trailing_law
 from boundcheck.evaluators.log_sums import (
     Coefficients,
     LogSum,
@@ -28,9 +28,10 @@ from boundcheck.evaluators.log_sums import (
     exp_of,
     joined,
     log_of,
+    log_of_constant,
     log_of_total,
+    number_of,
     product_of,
-    rounding,
     total_of,
 )
 from boundcheck.evaluators.potentials import BLOCK, Table, Watch
@@ -108,7 +109,10 @@ class _Reader:
 
     def closed_value(self, term: Term) -> Approximate:
         """The value of a term without free variables."""
-        value = self.value(term)
+        try:
+            value = self.value(term)
+        except OverflowError:
+            self.cannot(term, "a constant of it is beyond the range of float64")
         if math.isnan(value.number):
             raise UndefinedValue(term.text, "the observation")
         return Approximate(value.number, value.error if math.isfinite(value.number) else 0.0)
@@ -130,8 +134,7 @@ class _Reader:
 
     def _value(self, term: Term) -> LogSum:
         if isinstance(term, Const):
-            number = float(term.value)
-            return LogSum(number, 0.0 if Fraction(number) == term.value else rounding(number))
+            return number_of(term.value)
         if isinstance(term, LogDensity):
             return self._log_density(term)
         if isinstance(term, Expect) and not (term.var in term.body.free and nonnegative(term.body)):
@@ -179,12 +182,13 @@ class _Reader:
             assert isinstance(exponent, Const)
             if args[0].number > 0:
                 return exp_of(log_of(args[0]).times(exponent.value))
-        return self.cannot(term, "it is a power of a number that is not positive")
+            self.cannot(term, "it is a power of a number that is not positive")
+        return self.cannot(term, f"{term.op} is not one of its operations")
 
     def log_value(self, term: Term) -> LogSum:
         """The logarithm of a term."""
         if isinstance(term, Const) and term.value >= 0:
-            return log_of(self.value(term))
+            return log_of_constant(term.value)
         if isinstance(term, Expect | Integrate) and nonnegative(term.body):
             return self._log_sum(term)
         if isinstance(term, Apply):
@@ -247,17 +251,28 @@ class _Reader:
         return roles, LogSum() if law.rescale else mass
 
     def _factors(self, role: str) -> list[LogFactor]:
-        key = (NAME, role, self.memory)
+        return self._kept(role, lambda: packed(self.sizes, self.model.factors_of(role), self.memory))
+
+    def _tables(self, role: str, scale: float, at_zero: float = -math.inf) -> list[Table]:
+        def make() -> list[Table]:
+            return [Table.of(factor, scale, at_zero) for factor in self._factors(role) if scale or factor.zeros]
+
+        return self._kept((role, scale, at_zero), make) if abs(scale) == 1 else make()
+
+    def _kept(self, what: object, make: Callable[[], list[Any]]) -> list[Any]:
+        """What depends on the model alone is made once for the model."""
+        key = (NAME, what, self.memory)
         if key not in self.model.derived:
-            self.model.derived[key] = packed(self.sizes, self.model.factors_of(role), self.memory)
+            self.model.derived[key] = make()
         return self.model.derived[key]
 
     def watch_large_factors(self) -> None:
         """While a sum reads a large factor of the joint, take the factor's mean under the encoder along."""
         large = [f for f in self._factors("joint") if f.data.size > BLOCK and not (f.zeros or f.linear)]
         if large and "encoder" in self.model.roles:
-            encoder = [Table.of(factor, 1.0) for factor in self._factors("encoder")]
-            self.watches = [watch for f in large if (watch := watch_of(self.sizes, f, encoder)) is not None]
+            encoder = self._tables("encoder", 1.0)
+            vectors = self._kept("watched", lambda: [trailing_law(self.sizes, f.scope, encoder) for f in large])
+            self.watches = [Watch(f, vector) for f, vector in zip(large, vectors, strict=True) if vector is not None]
 
     # --- the two sums over states ---
 
@@ -354,14 +369,13 @@ class _Reader:
         return bool(self.results[key].number)
 
     def _eliminate(self, law: Roles, values: Roles, term: Term, more: Sequence[Table] = ()) -> Result:
-        weights = list(more)
+        weights = [*more]
         for role, coefficients in law.items():
-            scale = float(sum(coefficients))
-            weights += [Table.of(factor, scale) for factor in self._factors(role) if scale or factor.zeros]
-        tables = []
+            weights += self._tables(role, float(sum(coefficients)))
+        tables: list[Table] = []
         for role, coefficients in values.items():
             if scale := float(sum(coefficients)):
-                tables += [Table.of(factor, scale, at_zero=0.0) for factor in self._factors(role)]
+                tables += self._tables(role, scale, at_zero=0.0)
         encoder_alone = law.keys() == {"encoder"} and law["encoder"] == (1, 0)
         watches = self.watches if encoder_alone or not tables else ()
         try:

@@ -85,12 +85,12 @@ def eliminate(
     return _Elimination(sizes, memory, watches).run(list(weights), list(values))
 
 
-def watch_of(sizes: tuple[int, ...], factor: LogFactor, weights: Sequence[Table]) -> Watch | None:
-    """A watch for the mean of a factor's logarithm under a law; None unless all its variables are independent."""
+def trailing_law(sizes: tuple[int, ...], scope: Scope, weights: Sequence[Table]) -> Array | None:
+    """The law of the trailing variables of a scope, as rows of a large table have them; None unless all of the scope
+    are independent under the law of the weights.
+    """
     laws = _Elimination(sizes, 0).independent(list(weights))[1]
-    if not laws.keys() >= set(factor.scope):
-        return None
-    return Watch(factor, law_vector(laws, split_group(sizes, factor.scope, factor.scope)[1]))
+    return law_vector(laws, split_group(sizes, scope, scope)[1]) if laws.keys() >= set(scope) else None
 
 
 def packed(sizes: tuple[int, ...], factors: list[LogFactor], memory: int) -> list[LogFactor]:
@@ -214,22 +214,12 @@ class _Elimination:
             return value
         self.mean_error += UNIT * 8 * len(value.scope) * value.magnitude
         moved = kept + tuple([v for v in value.scope if v in laws])
-        if value.data.size > BLOCK:
-            return self._average_large(value, laws, kept, moved)
-        data = align(value.data, value.scope, moved)
-        for start in range(len(moved) - 1, len(kept) - 1, -1):
-            data = data @ laws[moved[start]]
-        return Table(kept, np.asarray(data), value.magnitude)
-
-    def _average_large(self, value: Table, laws: dict[int, Array], kept: Scope, moved: Scope) -> Table:
-        """Many axes at a time, as a product of rows with a vector."""
-        if moved != value.scope:  # rows are not in one piece, so they are read in blocks
+        if moved != value.scope and value.data.size > BLOCK:  # rows are not in one piece, so they are read in blocks
             with np.errstate(divide="ignore"):
                 weights = [Table((v,), np.log(laws[v])) for v in moved[len(kept) :]]
-            mean = self._mean_of(value, weights, (), moved[len(kept) :])
-            return Table(kept, align(mean.data, mean.scope, kept), mean.magnitude)
-        table = value
-        while len(table.scope) > len(kept):
+            return self._mean_of(value, weights, (), moved[len(kept) :])
+        table = Table(moved, align(value.data, value.scope, moved), value.magnitude, value.reading)
+        while len(table.scope) > len(kept):  # many axes at a time, as a product of rows with a vector
             front, back = split_group(self.sizes, table.scope[len(kept) :], table.scope)
             self.mean_error += UNIT * states(self.sizes, back) * value.magnitude
             done = next((w for w in self.watches if w.done and w.data is table.data and table.plain), None)

@@ -68,6 +68,23 @@ def rounding(number: float) -> float:
     return UNIT * abs(number) if math.isfinite(number) else 0.0
 
 
+def number_of(constant: Fraction) -> LogSum:
+    """A constant of a formula."""
+    number = float(constant)
+    return LogSum(number, 0.0 if Fraction(number) == constant else rounding(number) + math.ulp(0.0))
+
+
+def log_of_constant(constant: Fraction) -> LogSum:
+    """The logarithm of a constant that is not negative; the constant itself may be beyond the floats."""
+    if constant == 0:
+        return LogSum(-math.inf)
+    top, bottom = math.log(constant.numerator), math.log(constant.denominator)
+    if abs(top - bottom) < 1:
+        number = math.log1p(float(constant - 1))
+        return LogSum(number, 2 * rounding(number))
+    return LogSum(top - bottom, 2 * UNIT * (top + bottom))
+
+
 def exp_of(a: LogSum) -> LogSum:
     """The exponential of a number."""
     if math.isnan(a.number):

@@ -1,0 +1,1 @@
+"""Benchmarks: what boundcheck costs beside the best alternative, measured on the reader's own machine."""
