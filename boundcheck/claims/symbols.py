@@ -74,8 +74,8 @@ def _binds(term: Term, space: Space) -> bool:
 class SymbolicTables:
     """Tables whose entries are functions of parameters.
 
-    `rows` lists the parameters of each row, `tables` has the axes of `FiniteModel.table`, observed states cut to those
-    that the formula can meet.
+    `rows` lists the parameters of each row, `tables` has the axes of `FiniteModel.table`. A formula that does not range
+    over x reads the first observed state only, and then there is just this one, or copies of it.
     """
 
     names: list[str]
@@ -84,6 +84,7 @@ class SymbolicTables:
     tables: dict[str, NDArray[Any]]
     forms: LogForms
     sizes: dict[str, int]
+    ranges_over_x: bool
 
 
 MakeRow: TypeAlias = Callable[[LogForms, Sequence[str]], Row]
@@ -120,12 +121,12 @@ def row_of_sticks(forms: LogForms, names: Sequence[str]) -> Row:
 
 @dataclass
 class Layout:
-    """The rows that a term needs: for each role its shape without the last axis; `outcomes` is the length of p(.|z)."""
+    """The rows that a term needs: for each role its shape without the last axis."""
 
     sizes: dict[str, int]
     shapes: dict[str, tuple[int, ...]]
     free_joint: bool
-    outcomes: int
+    ranges_over_x: bool
 
     @classmethod
     def of(cls, term: Term, sizes: Mapping[str, int]) -> Layout:
@@ -152,7 +153,7 @@ class Layout:
         kept = {"z": sizes["z"]} | ({"x~": sizes["x~"]} if corrupted else {})
         if ranges_over_x or (corrupted and _reads_clean_encoder(term)):
             kept["x"] = sizes["x"]
-        return cls(kept, shapes, "joint" in used and not product, sizes["x"] if ranges_over_x else 2)
+        return cls(kept, shapes, "joint" in used and not product, ranges_over_x)
 
 
 def _reads_clean_encoder(term: Term) -> bool:
@@ -178,7 +179,7 @@ def symbolic_tables(
     as p(x) p(z|x); one that reads p(z) or p(x|z) has these as rows.
     """
     layout = Layout.of(term, sizes)
-    width = {"prior": sizes["z"], "likelihood": layout.outcomes, "encoder": sizes["z"]}
+    width = {"prior": sizes["z"], "likelihood": sizes["x"] if layout.ranges_over_x else 2, "encoder": sizes["z"]}
     width |= {"corruption": sizes["x~"], "auxiliary": sizes["x~"]}
     squares = make_row is row_of_squares
     names: list[str] = []
@@ -226,7 +227,17 @@ def symbolic_tables(
         tables["joint"] = _table(
             [[forms.times_ratio(prior[z], likelihood[z, x]) for z in range(len(prior))] for x in states]
         )
-    return SymbolicTables(names, inside, rows, tables, forms, layout.sizes)
+    if not layout.ranges_over_x:
+        observed = layout.sizes.get("x", 1)
+        for role in tables:
+            axis = _OBSERVED_AXIS.get(role, 0 if role == "encoder" and "x~" not in layout.sizes else None)
+            if axis is not None:
+                tables[role] = np.repeat(tables[role].take([0], axis=axis), observed, axis=axis)
+    return SymbolicTables(names, inside, rows, tables, forms, layout.sizes, layout.ranges_over_x)
+
+
+_OBSERVED_AXIS = {"joint": 0, "likelihood": 1, "corruption": 0, "auxiliary": 1}
+"""Where a table has the observed state; of those that a formula never reads all are alike."""
 
 
 def _table(entries: list[list[Ratio]]) -> NDArray[Any]:
@@ -355,7 +366,7 @@ def log_form(term: Term, symbols: SymbolicTables) -> LogForm:
         CannotCompute: the value is not such a function.
         OutOfBudget: the polynomials grow too large, or the time is spent.
     """
-    sizes = {"x": 2, "z": 1, "x~": 1} | symbols.sizes
+    sizes = {"x": 1, "z": 1, "x~": 1} | symbols.sizes
     carrier = _uniform(sizes, "x~" in symbols.sizes)
     domain = LogFormDomain(symbols)
     try:
