@@ -223,7 +223,8 @@ def regression_test(witness: Witness) -> str:
 
 import json
 
-from boundcheck import Claim, FiniteModel, Outcome, check, from_json
+from boundcheck import Claim, FiniteModel, Outcome, check
+from boundcheck.language import from_json
 
 # {witness.claim}
 LHS = json.loads(r"""{lhs}""")

@@ -1,0 +1,179 @@
+"""The searcher's power: false claims fall, quickly and to small models, certified; true claims stand."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import pytest
+
+from boundcheck import BadInput, Claim, FiniteModel, Guarantee, Outcome, check
+from boundcheck.catalogue import claims, find
+from boundcheck.catalogue.denoising import bernoulli
+from boundcheck.catalogue.objectives import elbo, log_evidence, log_weight, renyi_finite
+from boundcheck.language import E, exp, log, total
+from boundcheck.search.batch import ModelBatch, Sizes, exact_rows, margins, needs
+from boundcheck.search.falsify import falsify
+from boundcheck.search.propose import random_batch
+from boundcheck.search.reduce import smaller_models, violates
+
+# The smallest total number of states (x + z + x~) on which each false claim was ever found to fail. One latent state
+# makes every encoder exact, so a claim that fails there fails for a reason other than inference.
+SMALLEST = {
+    "beta-below-one-below-evidence": 4,
+    "dae-below-evidence": 5,
+    "denoising-decoupled-below-evidence": 5,
+    "denoising-coupled-above-marginal-elbo": 5,
+    "denoising-decoupled-below-marginal-elbo": 5,
+    "denoising-lemma-1-step": 5,
+    "denoising-readings-agree": 5,
+    "jvi-below-evidence": 3,
+    "diwae-decoupled-below-evidence": 5,
+    "diwae-fresh-below-coupled": 5,
+    "diwae-coupled-above-marginal-elbo": 5,
+    "renyi-negative-above-evidence-anywhere": 3,
+    "renyi-finite-negative-above-evidence": 3,
+    "renyi-finite-negative-below-evidence": 3,
+    "cubo-above-evidence-anywhere": 3,
+    "cubo-finite-above-evidence": 3,
+    "sivi-without-below-evidence": 5,
+    "perturbative-two-below-evidence": 3,
+    "vr-max-below-evidence": 3,
+    "harmonic-mean-below-evidence": 4,
+    "beta-denoising-half-below-evidence": 5,
+}
+TRUE = [name for name in claims() if name not in SMALLEST]
+
+
+def _falls(name: str, seed: int) -> None:
+    search = falsify(find(name), seed=seed)
+    assert search.witness is not None, f"{name} survived {search.models} models"
+    verdict = search.witness.verdict
+    assert verdict.outcome is Outcome.VIOLATED
+    assert verdict.guarantee in (Guarantee.EXACT, Guarantee.CERTIFIED)
+    assert sum(search.witness.model.sizes.values()) == SMALLEST[name]
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_false_claims_fall_to_their_smallest_size(name: str) -> None:
+    for seed in range(2):
+        _falls(name, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_false_claims_fall_from_twenty_seeds(name: str) -> None:
+    for seed in range(20):
+        _falls(name, seed)
+
+
+@pytest.mark.parametrize("name", TRUE)
+def test_true_claims_stand(name: str) -> None:
+    assert not falsify(find(name), budget=3_000, seed=5).found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRUE)
+def test_true_claims_stand_a_long_search(name: str) -> None:
+    assert not falsify(find(name), seed=11).found
+
+
+@pytest.mark.parametrize(("alpha", "k"), [("-1/20", 12), ("-1/20", 11), ("-1/2", 2)])
+def test_narrow_violations_of_the_finite_renyi_estimate_are_found(alpha: str, k: int) -> None:
+    claim = Claim("narrow", partial(renyi_finite, alpha=alpha, k=k), "<=", log_evidence)
+    for seed in range(4):
+        search = falsify(claim, seed=seed)
+        assert search.witness is not None
+        assert search.witness.model.sizes["z"] == 2
+
+
+def test_a_wrong_objective_of_a_user_falls() -> None:
+    def divides_by_k_minus_one(m, x, k):  # type: ignore[no-untyped-def]
+        return E(m.encoder(x).copies(k), lambda z: log(total(exp(log_weight(m, x, z))) / (k - 1)))
+
+    search = falsify(Claim("wrong", partial(divides_by_k_minus_one, k=3), "<=", log_evidence))
+    assert search.witness is not None
+    assert sum(search.witness.model.sizes.values()) == 2  # one state of x and one of z are enough
+
+
+def test_a_seed_gives_the_same_witness() -> None:
+    first, second = (falsify(find("jvi-below-evidence"), seed=3).witness for _ in range(2))
+    assert first is not None and second is not None
+    assert first.model == second.model
+
+
+def test_witnesses_have_small_fractions_and_no_needless_zeros() -> None:
+    witness = falsify(find("denoising-decoupled-below-evidence")).witness
+    assert witness is not None
+    entries = [
+        Fraction(e) for role in ("prior", "encoder", "corruption") for e in witness.model.table(role).reshape(-1)
+    ]
+    assert max(entry.denominator for entry in entries) <= 5
+    assert min(entries) > 0
+
+
+@pytest.mark.parametrize("budget", [0, -1, 1.5, True, None])
+def test_a_budget_that_is_none_is_refused(budget: object) -> None:
+    with pytest.raises(BadInput, match="budget"):
+        falsify(find("elbo-below-evidence"), budget=budget)  # type: ignore[arg-type]
+
+
+# --- the pieces ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", claims())
+def test_batches_agree_with_the_exact_evaluator(name: str) -> None:
+    claim = find(name)
+    roles = needs(claim)
+    sizes = Sizes(2, 3, 2 if "corruption" in roles else 0)
+    batch = random_batch(np.random.default_rng(7), sizes, roles, 6, zeros=False)
+    loss = margins(claim, batch)
+    for i in range(3):
+        verdict = check(claim, batch.model(i), 0)
+        if np.isnan(loss[i]):
+            assert verdict.lhs is None or np.isinf(verdict.margin) or np.isnan(verdict.margin)
+        else:
+            assert loss[i] == pytest.approx(verdict.margin, abs=1e-8)
+
+
+def test_dyadic_rows_sum_to_exactly_one() -> None:
+    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=50)
+    for row in exact_rows(rows):
+        assert sum(row) == 1
+        assert min(row) >= 0
+
+
+def test_random_batches_are_tables_of_probabilities_with_corners() -> None:
+    batch = random_batch(np.random.default_rng(0), Sizes(2, 3, 2), frozenset({"encoder", "auxiliary"}), 2000)
+    for table in batch.tables.values():
+        assert (table >= 0).all()
+    encoder = batch.tables["encoder"]
+    assert np.allclose(encoder.sum(axis=-1), 1)
+    assert (encoder == 0).any()
+    assert (encoder[encoder > 0] < 1e-4).any()
+    assert (np.ptp(encoder, axis=1) == 0).all(axis=-1).any(), "no model with equal rows"
+
+
+def test_smaller_models_have_one_state_fewer() -> None:
+    model = FiniteModel(
+        prior=["1/2", "1/3", "1/6"],
+        likelihood=[["1/2", "1/2"], [1, 0], ["1/4", "3/4"]],
+        corruption=[["1/2", "1/4", "1/4"], ["1/3", "1/3", "1/3"]],
+        encoder=[["1/3", "1/3", "1/3"], ["1/2", "1/4", "1/4"], [1, 0, 0]],
+    )
+    total_states = sum(model.sizes.values())
+    smaller = list(smaller_models(model, tie_x=False))
+    assert {sum(each.sizes.values()) for each in smaller} == {total_states - 1}
+    assert {tuple(each.sizes.values()) for each in smaller} == {(2, 2, 3), (1, 3, 3), (2, 3, 2)}
+
+
+def test_a_float_violation_alone_is_not_a_violation() -> None:
+    assert not violates(Claim("true", elbo, "<=", log_evidence), bernoulli())  # no q(z|x): an error, not a violation
+    assert violates(find("denoising-decoupled-below-evidence"), bernoulli())
+
+
+def test_a_batch_names_a_missing_table() -> None:
+    batch = ModelBatch(Sizes(1, 2), {"prior": np.full((1, 2), 0.5), "likelihood": np.ones((1, 2, 1))})
+    with pytest.raises(BadInput, match="encoder"):
+        margins(Claim("elbo", elbo, "<=", log_evidence), batch)
