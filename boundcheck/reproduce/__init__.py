@@ -1,0 +1,1 @@
+"""Published counterexamples and experiments, computed again from their formulas."""
