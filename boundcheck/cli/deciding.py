@@ -1,0 +1,223 @@
+"""`check` and `replay`: a claim decided on one model, over a family, or on a saved counterexample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from boundcheck.cli.options import EPILOG, NOTHING_RANDOM, common, exit_code
+
+if TYPE_CHECKING:
+    from boundcheck.claims.check import ModelCheck
+    from boundcheck.claims.claim import Claim
+    from boundcheck.claims.decide import Verdict
+    from boundcheck.claims.survey import Survey
+    from boundcheck.cli.report import Screen
+
+MOST_NOTES = 5
+
+
+@click.command("check", epilog=EPILOG)
+@click.argument("name")
+@click.option("--model", "model_file", metavar="FILE", help="Decide on this model (JSON), at its worst observation.")
+@click.option(
+    "--count", type=click.IntRange(min=1), metavar="N", help="Random models to judge the claim on.  [default: 60]"
+)
+@click.option("--save", metavar="FILE", help="Save the counterexample, if there is one, for `replay`.")
+@common(seed="Seed of the random models.")
+def check_command(
+    name: str, model_file: str | None, count: int | None, save: str | None, as_json: bool, seed: int
+) -> int:
+    """Decide a claim, on one model or over a family of random ones.
+
+    NAME is a claim of the catalogue, or FILE.py:OBJECT for your own: a Claim, or a formula (a function of m and x),
+    which is judged as a lower bound on log p(x).
+
+    Models that show no violation prove nothing: a claim that merely survived them is undecided.
+    """
+    from boundcheck.cli.targets import find_claim
+
+    if model_file is not None and count is not None:
+        raise click.UsageError("--count is for the family of random models; with --model there is one model")
+    claim = find_claim(name)
+    if model_file is not None:
+        return _check_on_model(claim, name, model_file, save, as_json)
+    return _check_on_family(claim, name, count, seed, save, as_json)
+
+
+def _check_on_model(claim: Claim, name: str, model_file: str, save: str | None, as_json: bool) -> int:
+    from boundcheck.claims.check import check_model
+    from boundcheck.cli.report import Screen, print_json
+    from boundcheck.cli.targets import users_code
+    from boundcheck.models.finite import load_model
+
+    model = load_model(model_file)
+    with users_code(name):
+        found = check_model(claim, model)
+    notes = list(model.holes())
+    status = status_of(found.verdict)
+    saved = _save(found, save)
+    if as_json:
+        extra = {"status": status, "scope": "this model", "text": str(claim), "notes": notes, "saved": saved}
+        print_json(found.to_json() | extra | {"witness": _witness_json(found)})
+    else:
+        screen = Screen()
+        _heading(screen, claim)
+        _outcome(screen, found, f"{status} (this model)", at=f" at x = {found.x}, the worst observation")
+        for note in notes[:MOST_NOTES]:
+            screen.line(f"note: {note}")
+        if len(notes) > MOST_NOTES:
+            screen.line(f"note: {len(notes) - MOST_NOTES} more of this kind (--json has them all)")
+        _tell_saved(screen, save, saved)
+    return exit_code(found.verdict.outcome.value)
+
+
+def _check_on_family(claim: Claim, name: str, count: int | None, seed: int, save: str | None, as_json: bool) -> int:
+    from boundcheck.claims.survey import DEFAULT_COUNT, survey
+    from boundcheck.cli.report import Screen, print_json, progress
+    from boundcheck.cli.targets import users_code
+
+    models = count or DEFAULT_COUNT
+    with progress(claim.name, models) as advance, users_code(name):
+        found = survey(claim, count=models, seed=seed, progress=advance)
+    saved = _save(found.witness, save)
+    if as_json:
+        extra = {"relation": claim.relation, "text": str(claim), "scope": "finite models", "seed": seed, "saved": saved}
+        print_json(found.to_json() | extra)
+    else:
+        screen = Screen()
+        _heading(screen, claim)
+        _family(screen, found)
+        _tell_saved(screen, save, saved)
+    return exit_code(found.outcome.value)
+
+
+@click.command("replay", epilog=EPILOG)
+@click.argument("file")
+@common(seed=NOTHING_RANDOM)
+def replay_command(file: str, as_json: bool, seed: int) -> int:
+    """Decide a saved counterexample anew.
+
+    FILE holds the claim's formulas, the model and the observation, so the claim need not be in the catalogue. The
+    verdict that it records is compared with the new one, and plays no part in it.
+    """
+    from boundcheck.claims.check import ModelCheck
+    from boundcheck.cli.report import Screen, print_json
+    from boundcheck.search.witness import load_witness
+
+    witness = load_witness(file)
+    verdict = witness.replay()
+    found = ModelCheck(witness.claim, witness.model, witness.x, verdict)
+    as_recorded = witness.is_as_recorded(verdict)
+    remark = _catalogue_remark(witness.claim)
+    if as_json:
+        extra = {
+            "status": status_of(verdict),
+            "scope": "this model",
+            "text": str(witness.claim),
+            "as_recorded": as_recorded,
+            "recorded": dict(witness.recorded),
+            "notes": [remark] if remark else [],
+            "witness": {"model": witness.model.to_json(), "x": witness.x},
+        }
+        print_json(found.to_json() | extra)
+    else:
+        screen = Screen()
+        _heading(screen, witness.claim)
+        _outcome(screen, found, f"{status_of(verdict)} (this model)", at=f" at x = {witness.x}")
+        recorded = f"{witness.recorded['verdict']} ({witness.recorded['guarantee']})"
+        screen.line("as recorded" if as_recorded else f"not as recorded: the file says {recorded}, with other values")
+        if remark:
+            screen.line(f"note: {remark}")
+    return exit_code(verdict.outcome.value)
+
+
+def status_of(verdict: Verdict) -> str:
+    """The status of a claim on one model: floating-point arithmetic neither proves nor refutes."""
+    if verdict.guarantee is None or verdict.guarantee.value not in ("exact", "certified"):
+        return "undecided" if verdict.outcome.value != "holds" else "survived"
+    return {"holds": "proved", "violated": "refuted"}[verdict.outcome.value]
+
+
+def _catalogue_remark(claim: Claim) -> str:
+    from boundcheck.catalogue import claims
+
+    known = claims().get(claim.name)
+    if known is None:
+        return ""
+    same = (known.terms, known.relation, known.covering) == (claim.terms, claim.relation, claim.covering)
+    return "" if same else f"the catalogue has another claim by the name of {claim.name}"
+
+
+def _save(found: ModelCheck | None, path: str | None) -> str | None:
+    from boundcheck.search.witness import Witness
+
+    if path is None or found is None or status_of(found.verdict) != "refuted":
+        return None
+    Witness.of(found).save(path)
+    return path
+
+
+def _witness_json(found: ModelCheck) -> dict[str, Any] | None:
+    if status_of(found.verdict) != "refuted":
+        return None
+    return {"model": found.model.to_json(), "x": found.x}
+
+
+# --- text for people -----------------------------------------------------------------------------------------------
+
+
+def _heading(screen: Screen, claim: Claim) -> None:
+    screen.line(claim.name, style="bold")
+    screen.line(f"  {claim}")
+    if claim.statement:
+        screen.line(f"  {claim.statement}")
+    if claim.source:
+        screen.line(f"  {claim.source}", style="dim")
+    screen.line()
+
+
+def _outcome(screen: Screen, found: ModelCheck, status: str, at: str) -> None:
+    from boundcheck.cli.report import model_rows
+    from boundcheck.cli.targets import roles_of
+
+    verdict = found.verdict
+    screen.line(f"{verdict}{at}")
+    screen.fields([*model_rows(found.model, roles_of(found.claim)), *_values(verdict), ("status", status)])
+
+
+def _values(verdict: Verdict) -> list[tuple[str, str]]:
+    from boundcheck.cli.report import exact_and_float, number
+
+    if verdict.lhs is None or verdict.rhs is None:
+        return []
+    exact = verdict.guarantee is not None and verdict.guarantee.value == "exact"
+    if exact:
+        margin = exact_and_float(verdict.margin_text, verdict.margin)
+    else:
+        margin = verdict.margin_text or f"{verdict.margin:.6g}"
+    return [("lhs", number(verdict.lhs)), ("rhs", number(verdict.rhs)), ("rhs - lhs", margin)]
+
+
+def _family(screen: Screen, found: Survey) -> None:
+    if found.witness is not None:
+        _outcome(screen, found.witness, f"refuted: {found.detail}", at=f" at x = {found.witness.x} of a witness")
+        return
+    rows = [("verdict", found.outcome.value), ("status", found.status.value), ("because", found.detail)]
+    if found.guarantee is not None:
+        rows.append(("guarantee", found.guarantee.value))
+    counts = [f"{found.models} decided"]
+    counts += [f"{found.open} left open"] if found.open else []
+    counts += [f"{found.skipped} without a value (inf - inf)"] if found.skipped else []
+    rows.append(("models", ", ".join(counts)))
+    if found.models:
+        rows.append(("rhs - lhs", f"at least {found.smallest_margin:.6g} nats on these models"))
+    screen.fields(rows)
+
+
+def _tell_saved(screen: Screen, wanted: str | None, saved: str | None) -> None:
+    if saved is not None:
+        screen.line(f"saved: {saved}")
+    elif wanted is not None:
+        screen.line("nothing was saved: there is no counterexample")

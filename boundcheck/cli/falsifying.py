@@ -1,0 +1,74 @@
+"""`falsify`: search for a counterexample to a claim, shrink it, certify it, save it."""
+
+from __future__ import annotations
+
+import click
+
+from boundcheck.cli.options import EPILOG, common, exit_code
+
+
+@click.command("falsify", epilog=EPILOG)
+@click.argument("name")
+@click.option(
+    "--budget", type=click.IntRange(min=1), metavar="N", help="Models to try at the most.  [default: 400000]"
+)
+@click.option("--save", metavar="FILE", help="Save the counterexample, for `replay`.")
+@click.option("--test", "test_file", metavar="FILE", help="Write the counterexample as a pytest regression test.")
+@common(seed="Seed of the search: the same seed finds the same counterexample.")
+def falsify_command(
+    name: str, budget: int | None, save: str | None, test_file: str | None, as_json: bool, seed: int
+) -> int:
+    """Search for a counterexample, shrink it, certify it, save it.
+
+    NAME is a claim of the catalogue, or FILE.py:OBJECT for your own: a Claim, or a formula (a function of m and x),
+    which is judged as a lower bound on log p(x).
+
+    A search that finds nothing proves nothing: the claim is then undecided.
+    """
+    from boundcheck.cli.deciding import _heading, _outcome, _save, _tell_saved, _witness_json
+    from boundcheck.cli.report import Screen, print_json, progress
+    from boundcheck.cli.targets import find_claim, users_code
+    from boundcheck.search.falsify import DEFAULT_BUDGET, falsify
+    from boundcheck.search.files import write_text
+    from boundcheck.search.witness import Witness
+    from boundcheck.testing import regression_test
+
+    claim = find_claim(name)
+    most = budget or DEFAULT_BUDGET
+    with progress(f"searching against {claim.name}", most) as advance, users_code(name):
+        tried = 0
+
+        def report(models: int) -> None:
+            nonlocal tried
+            advance(models - tried)
+            tried = models
+
+        search = falsify(claim, budget=most, seed=seed, progress=report)
+    found = search.witness
+    saved = _save(found, save)
+    if found is not None and test_file is not None:
+        write_text(test_file, regression_test(Witness.of(found)), "--test")
+    verdict = "violated" if found else "undecided"
+    if as_json:
+        what = found.to_json() if found else {"claim": claim.name, "verdict": verdict, "guarantee": None}
+        extra = {
+            "status": "refuted" if found else "survived",
+            "models": search.models,
+            "seconds": search.seconds,
+            "seed": seed,
+            "text": str(claim),
+            "saved": saved,
+            "witness": _witness_json(found) if found else None,
+        }
+        print_json(what | extra)
+    else:
+        screen = Screen()
+        _heading(screen, claim)
+        if found:
+            _outcome(screen, found, "refuted", at=f" at x = {found.x}")
+        else:
+            screen.line(f"no counterexample among {search.models} models: that proves nothing, so it is undecided")
+        _tell_saved(screen, save, saved)
+        if found and test_file:
+            screen.line(f"regression test written to {test_file}")
+    return exit_code(verdict)

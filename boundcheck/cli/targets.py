@@ -1,0 +1,150 @@
+"""What a command's NAME stands for: a claim of the catalogue, or FILE.py:OBJECT, a claim of the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from boundcheck import catalogue
+from boundcheck.catalogue.objectives import log_evidence
+from boundcheck.claims.claim import Claim
+from boundcheck.errors import BadInput, BoundcheckError, UnknownName
+from boundcheck.language import Term, to_json
+
+MODULE_NAME = "boundcheck_users_claims"
+
+
+def find_claim(target: str) -> Claim:
+    """The claim that a command's NAME stands for.
+
+    An object in a file may be a Claim, a function without arguments that returns one, or a formula, a function of
+    (m, x): that is judged as a lower bound on log p(x).
+
+    Raises:
+        UnknownName: no such claim in the catalogue, or no such object in the file.
+        BadInput: a file that cannot be imported, or an object of another kind.
+        FormulaError: a formula that misuses the language.
+
+    >>> find_claim("elbo-below-evidence").relation
+    '<='
+    """
+    path, colon, name = target.rpartition(":")
+    if colon and path.endswith(".py"):
+        with users_code(target):
+            return _claim_of(_load(Path(path)), path, name)
+    if target.endswith(".py"):
+        raise BadInput("the claim", target, "FILE.py:NAME", "say which object of the file, as in claims.py:my_claim")
+    return catalogue.find(target)
+
+
+@contextlib.contextmanager
+def users_code(target: str, argument: str = "the claim") -> Iterator[None]:
+    """Run what a user wrote: what it prints goes to stderr, and what it raises becomes one line that names the place.
+
+    Args:
+        target: FILE.py:OBJECT; for any other text nothing is translated.
+        argument: what the target is, for the message.
+
+    Raises:
+        BadInput: the user's code failed.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except BoundcheckError:
+        raise
+    except (Exception, SystemExit) as error:
+        file, colon, _ = target.rpartition(":")
+        line = _line_in(file, error) if colon else None
+        if line is None and not isinstance(error, SystemExit):
+            raise  # not the user's mistake
+        where = f" (line {line})" if line else ""
+        raise BadInput(argument, target, "Python code that runs", f"{type(error).__name__}: {error}{where}") from None
+
+
+def _line_in(file: str, error: BaseException) -> int | None:
+    """The line of a file at which an error arose; None if it arose elsewhere."""
+    path = Path(file).resolve()
+    line = None
+    for frame, lineno in traceback.walk_tb(error.__traceback__):
+        if Path(frame.f_code.co_filename).resolve() == path:
+            line = lineno
+    return line
+
+
+def roles_of(claim: Claim) -> frozenset[str]:
+    """The model's tables that the claim's formulas can read."""
+
+    def found(data: Any) -> Iterator[str]:
+        if isinstance(data, dict):
+            if "role" in data:
+                yield data["role"]
+            for value in data.values():
+                yield from found(value)
+        elif isinstance(data, list):
+            for value in data:
+                yield from found(value)
+
+    return frozenset(role for side in claim.terms for role in found(to_json(side)))
+
+
+def _load(path: Path) -> ModuleType:
+    # Compiled from the source itself: a cached bytecode file is only as new as the clock's last second, and the
+    # verdict on an older formula would be a wrong one.
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise BadInput("the claim file", str(path), "a readable Python file", error.strerror or str(error)) from None
+    try:
+        code = compile(source, str(path), "exec")
+    except (SyntaxError, ValueError) as error:
+        raise BadInput("the claim file", str(path), "Python source", str(error)) from None
+    module = ModuleType(MODULE_NAME)
+    module.__file__ = str(path)
+    sys.modules[MODULE_NAME] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        exec(code, module.__dict__)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _claim_of(module: ModuleType, path: str, name: str) -> Claim:
+    objects = vars(module)
+    if name not in objects:
+        known = [key for key, value in objects.items() if isinstance(value, Claim | Term) or _is_own(value, module)]
+        raise UnknownName(f"object of {path}", name, known)
+    value: Any = objects[name]
+    if isinstance(value, Claim):
+        return value
+    if callable(value) and _takes_nothing(value):
+        value = value()
+        if not isinstance(value, Claim):
+            raise BadInput(f"{path}:{name}()", value, "a Claim", "or let it take (m, x) and return a term")
+        return value
+    if isinstance(value, Term) or callable(value):
+        statement = f"{name} is a lower bound on log p(x)."
+        formula: Any = value
+        return Claim(name, formula, "<=", log_evidence, statement=statement, source=path)
+    raise BadInput(f"{path}:{name}", value, "a Claim, or a formula: a function of (m, x)")
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        return not inspect.signature(function).parameters
+    except (TypeError, ValueError):  # no signature to be had
+        return False
+
+
+def _is_own(value: object, module: ModuleType) -> bool:
+    return inspect.isfunction(value) and value.__module__ == module.__name__
+
+
+__all__ = ["find_claim", "roles_of", "users_code"]
