@@ -7,13 +7,12 @@ an upper bound. All comparisons are made by `boundcheck.claims.decide`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from boundcheck.claims.decide import Guarantee, Outcome, decide
 from boundcheck.evaluators.averages import DatasetMean
-from boundcheck.evaluators.values import Approximate, Bias, Sampled, json_float
+from boundcheck.evaluators.values import Approximate, json_float
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,9 +106,8 @@ def judge(
         upper = UpperBound(known, "known")
     at_most = None if upper is None else upper.value.value + upper.value.error + rounding
 
-    # A lower limit enters as an estimate that is biased low: an objective can be shown to be below it, never above.
-    limit = Sampled(at_least, 0.0, Bias.LOW, objective.n)
-    below = decide(objective.sampled, "<=", limit, alpha=alpha / 2)
+    # Only "holds" means anything here: being above a lower limit of the evidence is not being above the evidence.
+    below = decide(objective.sampled, "<=", Approximate(at_least, 0.0), alpha=alpha / 2)
     if below.outcome is Outcome.HOLDS:
         reading = f"consistent with a lower bound: the mean log p(x) is at least {at_least:.4g} ({source}); {how}"
         return Judgement(name, Outcome.HOLDS, Guarantee.STATISTICAL, alpha, reading, at_least, at_most)
@@ -126,10 +124,10 @@ def _why_undecided(objective: DatasetMean, curve: IwaeCurve, reason: str) -> str
     mean, reference = curve.best.mean, f"IWAE-{curve.best.k}"
     gap = objective.mean - mean.mean
     noise = objective.monte_carlo_error + mean.monte_carlo_error
-    if not math.isfinite(gap) or objective.bias in (Bias.LOW, Bias.UNKNOWN):
-        return reason
     if gap > 3 * noise:
         return f"exceeds the {reference} lower bound by {gap:.4g}; decide with an upper bound"
+    if reason:
+        return reason
     return f"it is {abs(gap):.2g} from {reference}, which is within the error allowed for; raise k or the examples"
 
 
