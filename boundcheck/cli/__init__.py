@@ -18,6 +18,7 @@ import boundcheck
 from boundcheck.cli.catalogue import list_command, show_command
 from boundcheck.cli.deciding import check_command, replay_command
 from boundcheck.cli.evaluating import evaluate_command
+from boundcheck.cli.falsifying import falsify_command
 from boundcheck.cli.options import EPILOG, ERROR, Commands, one_line
 from boundcheck.cli.reproducing import reproduce_group
 from boundcheck.errors import BoundcheckError
@@ -35,7 +36,15 @@ def commands() -> None:
     """
 
 
-for each in (list_command, show_command, check_command, replay_command, evaluate_command, reproduce_group):
+for each in (
+    list_command,
+    show_command,
+    check_command,
+    falsify_command,
+    replay_command,
+    evaluate_command,
+    reproduce_group,
+):
     commands.add_command(each)
 
 

@@ -57,19 +57,19 @@ def _check_on_model(claim: Claim, name: str, model_file: str, save: str | None, 
         found = check_model(claim, model)
     notes = list(model.holes())
     status = status_of(found.verdict)
-    saved = _save(found, save)
+    saved = save_witness(found, save)
     if as_json:
         extra = {"status": status, "scope": "this model", "text": str(claim), "notes": notes, "saved": saved}
-        print_json(found.to_json() | extra | {"witness": _witness_json(found)})
+        print_json(found.to_json() | extra | {"witness": witness_json(found)})
     else:
         screen = Screen()
-        _heading(screen, claim)
-        _outcome(screen, found, f"{status} (this model)", at=f" at x = {found.x}, the worst observation")
+        show_heading(screen, claim)
+        show_outcome(screen, found, f"{status} (this model)", at=f" at x = {found.x}, the worst observation")
         for note in notes[:MOST_NOTES]:
             screen.line(f"note: {note}")
         if len(notes) > MOST_NOTES:
             screen.line(f"note: {len(notes) - MOST_NOTES} more of this kind (--json has them all)")
-        _tell_saved(screen, save, saved)
+        tell_saved(screen, save, saved)
     return exit_code(found.verdict.outcome.value)
 
 
@@ -81,15 +81,15 @@ def _check_on_family(claim: Claim, name: str, count: int | None, seed: int, save
     models = count or DEFAULT_COUNT
     with progress(claim.name, models) as advance, users_code(name):
         found = survey(claim, count=models, seed=seed, progress=advance)
-    saved = _save(found.witness, save)
+    saved = save_witness(found.witness, save)
     if as_json:
         extra = {"relation": claim.relation, "text": str(claim), "scope": "finite models", "seed": seed, "saved": saved}
         print_json(found.to_json() | extra)
     else:
         screen = Screen()
-        _heading(screen, claim)
+        show_heading(screen, claim)
         _family(screen, found)
-        _tell_saved(screen, save, saved)
+        tell_saved(screen, save, saved)
     return exit_code(found.outcome.value)
 
 
@@ -124,8 +124,8 @@ def replay_command(file: str, as_json: bool, seed: int) -> int:
         print_json(found.to_json() | extra)
     else:
         screen = Screen()
-        _heading(screen, witness.claim)
-        _outcome(screen, found, f"{status_of(verdict)} (this model)", at=f" at x = {witness.x}")
+        show_heading(screen, witness.claim)
+        show_outcome(screen, found, f"{status_of(verdict)} (this model)", at=f" at x = {witness.x}")
         recorded = f"{witness.recorded['verdict']} ({witness.recorded['guarantee']})"
         screen.line("as recorded" if as_recorded else f"not as recorded: the file says {recorded}, with other values")
         if remark:
@@ -150,7 +150,8 @@ def _catalogue_remark(claim: Claim) -> str:
     return "" if same else f"the catalogue has another claim by the name of {claim.name}"
 
 
-def _save(found: ModelCheck | None, path: str | None) -> str | None:
+def save_witness(found: ModelCheck | None, path: str | None) -> str | None:
+    """Save a certified counterexample; the path, or None if there is nothing to save or nowhere asked for."""
     from boundcheck.search.witness import Witness
 
     if path is None or found is None or status_of(found.verdict) != "refuted":
@@ -159,7 +160,8 @@ def _save(found: ModelCheck | None, path: str | None) -> str | None:
     return path
 
 
-def _witness_json(found: ModelCheck) -> dict[str, Any] | None:
+def witness_json(found: ModelCheck) -> dict[str, Any] | None:
+    """A certified counterexample as JSON, or None."""
     if status_of(found.verdict) != "refuted":
         return None
     return {"model": found.model.to_json(), "x": found.x}
@@ -168,7 +170,8 @@ def _witness_json(found: ModelCheck) -> dict[str, Any] | None:
 # --- text for people -----------------------------------------------------------------------------------------------
 
 
-def _heading(screen: Screen, claim: Claim) -> None:
+def show_heading(screen: Screen, claim: Claim) -> None:
+    """The claim: name, formulas, statement, source."""
     screen.line(claim.name, style="bold")
     screen.line(f"  {claim}")
     if claim.statement:
@@ -178,7 +181,8 @@ def _heading(screen: Screen, claim: Claim) -> None:
     screen.line()
 
 
-def _outcome(screen: Screen, found: ModelCheck, status: str, at: str) -> None:
+def show_outcome(screen: Screen, found: ModelCheck, status: str, at: str) -> None:
+    """A verdict on one model, with the model and both values."""
     from boundcheck.cli.report import model_rows
     from boundcheck.cli.targets import roles_of
 
@@ -202,7 +206,7 @@ def _values(verdict: Verdict) -> list[tuple[str, str]]:
 
 def _family(screen: Screen, found: Survey) -> None:
     if found.witness is not None:
-        _outcome(screen, found.witness, f"refuted: {found.detail}", at=f" at x = {found.witness.x} of a witness")
+        show_outcome(screen, found.witness, f"refuted: {found.detail}", at=f" at x = {found.witness.x} of a witness")
         return
     rows = [("verdict", found.outcome.value), ("status", found.status.value), ("because", found.detail)]
     if found.guarantee is not None:
@@ -216,7 +220,8 @@ def _family(screen: Screen, found: Survey) -> None:
     screen.fields(rows)
 
 
-def _tell_saved(screen: Screen, wanted: str | None, saved: str | None) -> None:
+def tell_saved(screen: Screen, wanted: str | None, saved: str | None) -> None:
+    """Where the counterexample was saved, if that was asked for."""
     if saved is not None:
         screen.line(f"saved: {saved}")
     elif wanted is not None:

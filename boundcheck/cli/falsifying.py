@@ -9,9 +9,7 @@ from boundcheck.cli.options import EPILOG, common, exit_code
 
 @click.command("falsify", epilog=EPILOG)
 @click.argument("name")
-@click.option(
-    "--budget", type=click.IntRange(min=1), metavar="N", help="Models to try at the most.  [default: 400000]"
-)
+@click.option("--budget", type=click.IntRange(min=1), metavar="N", help="Models to try at the most.  [default: 400000]")
 @click.option("--save", metavar="FILE", help="Save the counterexample, for `replay`.")
 @click.option("--test", "test_file", metavar="FILE", help="Write the counterexample as a pytest regression test.")
 @common(seed="Seed of the search: the same seed finds the same counterexample.")
@@ -25,8 +23,8 @@ def falsify_command(
 
     A search that finds nothing proves nothing: the claim is then undecided.
     """
-    from boundcheck.cli.deciding import _heading, _outcome, _save, _tell_saved, _witness_json
-    from boundcheck.cli.report import Screen, print_json, progress
+    from boundcheck.cli.deciding import save_witness, show_heading, show_outcome, tell_saved, witness_json
+    from boundcheck.cli.report import Screen, print_json, progress_of
     from boundcheck.cli.targets import find_claim, users_code
     from boundcheck.search.falsify import DEFAULT_BUDGET, falsify
     from boundcheck.search.files import write_text
@@ -35,17 +33,10 @@ def falsify_command(
 
     claim = find_claim(name)
     most = budget or DEFAULT_BUDGET
-    with progress(f"searching against {claim.name}", most) as advance, users_code(name):
-        tried = 0
-
-        def report(models: int) -> None:
-            nonlocal tried
-            advance(models - tried)
-            tried = models
-
-        search = falsify(claim, budget=most, seed=seed, progress=report)
+    with progress_of(f"searching against {claim.name}") as report, users_code(name):
+        search = falsify(claim, budget=most, seed=seed, progress=lambda models: report(min(models, most), most))
     found = search.witness
-    saved = _save(found, save)
+    saved = save_witness(found, save)
     if found is not None and test_file is not None:
         write_text(test_file, regression_test(Witness.of(found)), "--test")
     verdict = "violated" if found else "undecided"
@@ -58,17 +49,17 @@ def falsify_command(
             "seed": seed,
             "text": str(claim),
             "saved": saved,
-            "witness": _witness_json(found) if found else None,
+            "witness": witness_json(found) if found else None,
         }
         print_json(what | extra)
     else:
         screen = Screen()
-        _heading(screen, claim)
+        show_heading(screen, claim)
         if found:
-            _outcome(screen, found, "refuted", at=f" at x = {found.x}")
+            show_outcome(screen, found, "refuted", at=f" at x = {found.x}")
         else:
             screen.line(f"no counterexample among {search.models} models: that proves nothing, so it is undecided")
-        _tell_saved(screen, save, saved)
+        tell_saved(screen, save, saved)
         if found and test_file:
             screen.line(f"regression test written to {test_file}")
     return exit_code(verdict)
