@@ -25,7 +25,7 @@ from boundcheck.models.linear_gaussian import LARGEST, LinearGaussianModel
 if TYPE_CHECKING:
     from boundcheck.evaluators.tracked import Floating
 
-LARGEST_RATIONAL = 16
+LARGEST_RATIONAL = 12
 """Models of at most so many dimensions are evaluated in rationals where float64 is not enough."""
 
 _RATIONAL_BITS = 512

@@ -91,7 +91,7 @@ class LinearGaussianModel:
         corruption: Sequence[ArrayLike] | None = None,
         auxiliary: Sequence[ArrayLike] | None = None,
     ) -> None:
-        given = {"prior": prior, "likelihood": likelihood, "encoder": encoder, "corruption": corruption}
+        given = {"prior": prior, "likelihood": likelihood, "corruption": corruption, "encoder": encoder}
         parts = {role: _parts(role, law) for role, law in {**given, "auxiliary": auxiliary}.items() if law is not None}
         if "prior" not in parts or "likelihood" not in parts:
             raise BadInput("the model", "without prior or likelihood", "both prior=(...) and likelihood=(...)")
