@@ -36,12 +36,13 @@ from boundcheck.claims.landscape import (
     Point,
     lower_bound,
     mean_value_bound,
+    middle_of,
     second_order_bound,
     upper_bound,
 )
 from boundcheck.claims.logforms import OutOfBudget, Ratio, evaluated
 from boundcheck.claims.symbols import SymbolicTables, log_form, row_of_sticks, symbolic_tables
-from boundcheck.errors import BadInput
+from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.values import json_float
 from boundcheck.language.terms import Number, Term, add, as_fraction, multiply
 from boundcheck.models.finite import FiniteModel
@@ -220,9 +221,8 @@ class _Search:
     def _bounded(self, box: Box) -> tuple[float, list[Box]]:
         """A lower bound of f on a part of the box, and the part, or two parts, on which its minimum must lie."""
         landscape = self.landscape
-        middle = tuple((low + high) / 2 for low, high in box)
-        if landscape.value(tuple((each, each) for each in middle)) < 0 and self.certify(middle):
-            self.witness = middle
+        middle = middle_of(box)
+        if landscape.value(middle) < 0 and self._is_witness(middle):
             return -math.inf, [box]
         bound = lower_bound(landscape.value(box))
         if bound >= -self.eps:
@@ -240,6 +240,12 @@ class _Search:
             if low < high and landscape.is_concave(box, i):
                 return bound, [(*box[:i], (end, end), *box[i + 1 :]) for end in (low, high)]
         return bound, [box]
+
+    def _is_witness(self, middle: Box) -> bool:
+        point = tuple(low for low, _ in middle)
+        if self.certify(point):
+            self.witness = point
+        return self.witness is not None
 
 
 _NEAR = 0.1
@@ -279,9 +285,7 @@ def minimise(
         BadInput: an eps or budget that is not positive, an empty interval, or the wrong number of parameters.
     """
     box = _checked_box(landscape, parameters)
-    for name, value in (("eps", eps), ("seconds", seconds), ("boxes", boxes)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
-            raise BadInput(name, value, "a positive number")
+    _check_budget(eps, seconds, boxes)
     started = time.monotonic()
     search = _Search(landscape, eps, certify)
     with flint.ctx.workprec(PRECISION):
@@ -304,6 +308,12 @@ def minimise(
     return BoxResult(
         status, eps, search.worst, opened, search.boxes, time.monotonic() - started, dict(parameters), point
     )
+
+
+def _check_budget(eps: float, seconds: float, boxes: int) -> None:
+    for name, value in (("eps", eps), ("seconds", seconds), ("boxes", boxes)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
+            raise BadInput(name, value, "a positive number")
 
 
 def _checked_box(landscape: Landscape, parameters: Mapping[str, Interval]) -> Box:
@@ -385,7 +395,7 @@ def prove_on_box(
 
     Raises:
         BadInput: a claim that is an equality, or a budget that is not positive.
-        CannotCompute: the difference is not a log form (maxima, powers that are no integers).
+        CannotCompute: the difference is not a log form (maxima, powers that are no integers), or too large a one.
 
     >>> from boundcheck.catalogue import find
     >>> result = prove_on_box(find("denoising-decoupled-below-evidence"))
@@ -396,8 +406,12 @@ def prove_on_box(
         raise BadInput("the claim", str(claim), 'an inequality "<="', "an equality is a matter for prove_identity")
     family = family or two_state_tables()
     term = difference(claim)
-    symbols = symbolic_tables(term, family.sizes, row_of_sticks, evidence=True, seconds=seconds)
-    landscape = LogFormLandscape(symbols.forms, log_form(term, symbols))
+    _check_budget(eps, seconds, boxes)
+    try:
+        symbols = symbolic_tables(term, family.sizes, row_of_sticks, evidence=True, seconds=seconds)
+        landscape = LogFormLandscape(symbols.forms, log_form(term, symbols))
+    except OutOfBudget as spent:
+        raise CannotCompute("the symbolic evaluator", term.text, str(spent)) from None
     low, high = family.margin, 1 - family.margin
     witness: list[tuple[FiniteModel, Verdict]] = []
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from flint import arb, fmpq
 
 from boundcheck.claims.logforms import LogForm, LogForms, Polynomial, Ratio
+from boundcheck.errors import CannotCompute
 
 Interval: TypeAlias = tuple[Fraction, Fraction]
 Box: TypeAlias = tuple[Interval, ...]
@@ -61,9 +62,10 @@ def span(interval: Interval) -> arb:
 
 
 class _Product(NamedTuple):
-    """A rational function: a constant times powers of factors."""
+    """A rational function: a constant, as a ball, times powers of factors; `sign` is the constant's."""
 
-    constant: Fraction
+    constant: arb
+    sign: int
     powers: tuple[tuple[int, int], ...]
 
 
@@ -79,8 +81,8 @@ class _Factor:
 
     def __init__(self, polynomial: Polynomial) -> None:
         terms = {tuple(map(int, e)): int(c) for e, c in polynomial.to_dict().items()}
-        self.variables = sorted({i for exponents in terms for i, e in enumerate(exponents) if e})
-        self.affine = all(e <= 1 for exponents in terms for e in exponents)
+        curved = {i for exponents in terms for i, e in enumerate(exponents) if e > 1}
+        self.affine = sorted({i for exponents in terms for i, e in enumerate(exponents) if e} - curved)
         self.terms = [
             (coefficient, [(i, e) for i, e in enumerate(exponents) if e]) for exponents, coefficient in terms.items()
         ]
@@ -97,28 +99,29 @@ class _Factor:
 
     def over(self, ends: Sequence[tuple[arb, ...]], spans: Sequence[arb]) -> arb:
         """All values on a box, given the ends and the spans of its sides."""
-        wide = [i for i in self.variables if len(ends[i]) > 1]
-        if not self.affine or len(wide) > 6:
+        wide = [i for i in self.affine if len(ends[i]) > 1]
+        if not wide or len(wide) > 6:
             return self.at(spans)
-        # Affine in each parameter: the extremes are at corners.
-        point = [end[0] for end in ends]
-        low = high = None
-        for corner in product(*(ends[i] for i in wide)):
+        # Affine in these parameters: the extremes are at corners.
+        point = list(spans)
+        corners = []
+        for corner in product(*[ends[i] for i in wide]):
             for i, value in zip(wide, corner, strict=True):
                 point[i] = value
-            each = self.at(point)
-            low = each if low is None else low.min(each)
-            high = each if high is None else high.max(each)
-        assert low is not None and high is not None
+            corners.append(self.at(point))
+        low = high = corners[0]
+        for each in corners[1:]:
+            low, high = low.min(each), high.max(each)
         return low.union(high)
 
 
 def _power(base: arb, exponent: int) -> arb:
+    """A power, as the hull of its values at the ends: as a product of balls it would be wider."""
     if exponent == 1:
         return base
     if exponent % 2 == 0:
-        return abs(base) ** exponent
-    return base**exponent
+        return (base.abs_lower() ** exponent).union(base.abs_upper() ** exponent)
+    return (base.lower() ** exponent).union(base.upper() ** exponent)
 
 
 class _Ranges:
@@ -143,13 +146,13 @@ class _Ranges:
         return self._logs[i]
 
     def product(self, ratio: _Product) -> arb:
-        result = ball(ratio.constant)
+        result = ratio.constant
         for i, exponent in ratio.powers:
             value = self.value(i)
             if exponent > 0:
-                result *= _power(value, exponent)
+                result = result * _power(value, exponent)
             elif value > 0 or value < 0:
-                result /= _power(value, -exponent)
+                result = result / _power(value, -exponent)
             else:
                 return _WHOLE_LINE
         return result
@@ -164,7 +167,7 @@ class _Ranges:
         """True if a log form is certainly <= 0 on the box."""
         if form.logs:
             return bool(self.sum(form) <= 0)
-        sign = (form.rest.constant > 0) - (form.rest.constant < 0)
+        sign = form.rest.sign
         for i, exponent in form.rest.powers:
             value = self.value(i)
             if exponent % 2 == 0 and (exponent > 0 or not value.contains(0)):
@@ -199,15 +202,17 @@ class LogFormLandscape:
         self._curvatures = {
             (i, j): self._compiled(forms.derivative(slopes[i], j)) for i in range(self.dimension) for j in range(i + 1)
         }
-        self._last: tuple[Box | None, _Ranges | None] = (None, None)
+        self._recent: list[tuple[Box, _Ranges]] = []
 
     def _compiled(self, form: LogForm) -> _Sum:
+        for name in form.logs.keys() & self.forms.choices.keys():
+            raise CannotCompute("a landscape", name, "a maximum is no log form")
         logs = [(self._factor(self.forms.atoms[name]), self._product(r)) for name, r in sorted(form.logs.items())]
         return _Sum(self._product(form.rest), tuple(logs))
 
     def _product(self, ratio: Ratio) -> _Product:
         if ratio.num.is_zero():
-            return _Product(Fraction(0), ())
+            return _Product(arb(0), 0, ())
         constant, powers = Fraction(1), dict[int, int]()
         for polynomial, sign in ((ratio.num, 1), (ratio.den, -1)):
             content, factors = polynomial.factor()
@@ -215,7 +220,7 @@ class LogFormLandscape:
             for factor, times in factors:
                 number = self._factor(factor)
                 powers[number] = powers.get(number, 0) + sign * int(times)
-        return _Product(constant, tuple(sorted(powers.items())))
+        return _Product(ball(constant), (constant > 0) - (constant < 0), tuple(sorted(powers.items())))
 
     def _factor(self, polynomial: Polynomial) -> int:
         key = str(polynomial)
@@ -225,10 +230,11 @@ class LogFormLandscape:
         return self._numbers[key]
 
     def _ranges(self, box: Box) -> _Ranges:
-        known, ranges = self._last
-        if ranges is None or known is not box:
-            ranges = _Ranges(self.factors, box)
-            self._last = (box, ranges)
+        for known, ranges in self._recent:
+            if known is box:
+                return ranges
+        ranges = _Ranges(self.factors, box)
+        self._recent = [(box, ranges), *self._recent[:3]]
         return ranges
 
     def value(self, box: Box) -> arb:
@@ -244,16 +250,21 @@ class LogFormLandscape:
         return self._ranges(box).not_positive(self._curvatures[i, i])
 
 
-def mean_value_bound(landscape: Landscape, box: Box, middle: Point, slopes: Sequence[arb]) -> float:
+def middle_of(box: Box) -> Box:
+    """The middle of a box, as a box without width."""
+    return tuple((middle, middle) for middle in ((low + high) / 2 for low, high in box))
+
+
+def mean_value_bound(landscape: Landscape, box: Box, middle: Box, slopes: Sequence[arb]) -> float:
     """min over the box of f(mid) + slopes . (x - mid), the slopes being those of the whole box."""
-    total = landscape.value(tuple((each, each) for each in middle))
-    for side, center, slope in zip(box, middle, slopes, strict=True):
+    total = landscape.value(middle)
+    for side, slope in zip(box, slopes, strict=True):
         if side[0] < side[1]:
-            total += slope * (span(side) - ball(center))
+            total -= abs(slope).upper() * ball((side[1] - side[0]) / 2)
     return lower_bound(total)
 
 
-def second_order_bound(landscape: Landscape, box: Box, middle: Point) -> float:
+def second_order_bound(landscape: Landscape, box: Box, middle: Box) -> float:
     """A bound from f(mid) + g . d + d' H d / 2 for all H among the curvatures on the box, with d = x - mid.
 
     H is split into its middle and a remainder, whose share is at most half the sum of remainder_ij w_i w_j for half
@@ -265,12 +276,13 @@ def second_order_bound(landscape: Landscape, box: Box, middle: Point) -> float:
 
     sides = [i for i, (low, high) in enumerate(box) if low < high]
     n = len(sides)
-    point = tuple((each, each) for each in middle)
+    if not n:
+        return lower_bound(landscape.value(box))
     widths = [ball((box[i][1] - box[i][0]) / 2) for i in sides]
     curvatures = [[landscape.curvature(box, i, j) for j in sides[: r + 1]] for r, i in enumerate(sides)]
     if not all(each.is_finite() for row in curvatures for each in row):
         return -math.inf
-    total = landscape.value(point)
+    total = landscape.value(middle)
     center = np.zeros((n, n))
     for r in range(n):
         for c in range(r + 1):
@@ -285,7 +297,7 @@ def second_order_bound(landscape: Landscape, box: Box, middle: Point) -> float:
     exact = [[arb(float(center[r, c])) for c in range(n)] for r in range(n)]
     if not _is_positive_definite(exact):
         return -math.inf
-    slopes = [landscape.slope(point, i) for i in sides]
+    slopes = [landscape.slope(middle, i) for i in sides]
     start = _minimum_on_box(center, [float(s.mid()) for s in slopes], [float(w.mid()) for w in widths])
     at = [arb(each) for each in start]
     for r in range(n):
@@ -348,6 +360,7 @@ __all__ = [
     "ball",
     "lower_bound",
     "mean_value_bound",
+    "middle_of",
     "second_order_bound",
     "span",
     "upper_bound",
