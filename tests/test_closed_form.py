@@ -25,9 +25,7 @@ from scipy.stats import multivariate_normal
 
 from boundcheck.catalogue import objectives as o
 from boundcheck.evaluators import closed_form
-from boundcheck.language import (
-    kl,
-)
+from boundcheck.language import E, exp, integrate, kl, log
 from boundcheck.models.linear_gaussian import LinearGaussianModel
 
 
@@ -155,6 +153,24 @@ def test_identities_in_two_hundred_dimensions() -> None:
     assert coupled <= marginal <= evidence
     assert elbo <= evidence <= eubo
     assert value(o.hvm, model, x) <= marginal
+
+
+def test_densities_integrate_to_one() -> None:
+    model, x = random_model(9, 30, 20)
+    masses = [
+        lambda m, x: integrate(m.data, lambda y: integrate(m.latent, lambda z: exp(m.log_joint(y, z)))),
+        lambda m, x: integrate(m.latent, lambda z: m.marginal_encoder(x).prob(z)),
+        lambda m, x: integrate(m.latent, lambda z: m.posterior(x).prob(z)),
+        lambda m, x: integrate(m.latent, lambda z: o.tempered(m, x, "1/3").prob(z)),
+        lambda m, x: (
+            E(m.prior(), lambda z: log(integrate(m.corrupted, lambda c: o.reverse_mixing(m, x, z).prob(c)))) + 1
+        ),
+        lambda m, x: integrate(
+            m.latent, lambda z: integrate(m.corrupted, lambda c: m.corruption(x).prob(c) * m.encoder(c).prob(z))
+        ),
+    ]
+    for mass in masses:
+        assert value(mass, model, x) == pytest.approx(1, abs=1e-11)
 
 
 @pytest.mark.parametrize("formula", [o.iwae, o.diwae_coupled, o.diwae_fresh, o.diwae_decoupled])

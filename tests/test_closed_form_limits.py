@@ -107,6 +107,20 @@ def test_finished_numbers_may_be_put_to_any_use(one: OneDimension) -> None:
         value(o.perturbative, one.model, 1000.0, order=1)
 
 
+def test_numbers_beyond_float64_are_refused_and_never_infinite(one: OneDimension) -> None:
+    elbo = value(o.elbo, one.model, one.x)
+    assert -2 < elbo < -0.5
+    with pytest.raises(CannotCompute, match="range of float64"):
+        value(lambda m, x: exp(-10_000 * o.elbo(m, x)), one.model, one.x)
+    tiny = closed_form.evaluate(lambda m, x: exp(10_000 * o.elbo(m, x)), one.model, one.x)
+    assert tiny.value == 0 and tiny.error > 0
+    peak = max(one.log_joint(z) - one.log_q(z, one.x) for z in np.linspace(-3, 3, 60_001))
+    assert value(o.cubo, one.model, one.x, n="1e400") == pytest.approx(peak, abs=1e-7)
+    many, x = random_model(0, 20, 20)
+    with pytest.raises(CannotCompute, match="range of float64"):
+        value(o.cubo, many, x, n="1e400")
+
+
 # --- divergence ----------------------------------------------------------------------------------------------------
 
 
@@ -200,7 +214,9 @@ def test_what_has_no_closed_form_is_refused_by_name(formula: Any, parameters: An
         value(formula, model, x, **parameters)
 
 
-@pytest.mark.parametrize("x", [math.nan, [1.0, math.inf], [1.0], [[1.0, 2.0]], [1.0, 1e300], "a", None, []])
+@pytest.mark.parametrize(
+    "x", [math.nan, [1.0, math.inf], [1.0], [1.0, 1j], np.ones(2, complex), [[1.0, 2.0]], [1.0, 1e300], "a", None, []]
+)
 def test_observations_that_are_none(x: Any) -> None:
     model, _ = random_model(0, 2, 2)
     with pytest.raises(BadInput):

@@ -112,6 +112,8 @@ def _observations(model: LinearGaussianModel, x: ArrayLike, batch: bool) -> NDAr
     size = model.data_dimension
     wanted = f"shape (n, {size})" if batch else f"shape ({size},)"
     try:
+        if np.iscomplexobj(x):
+            raise TypeError
         rows = np.array(x, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise BadInput("x", x, f"numbers of {wanted}") from None
@@ -149,9 +151,9 @@ def _in_rationals(term: Term, model: LinearGaussianModel, rows: NDArray[np.float
     with flint.ctx.workprec(_RATIONAL_BITS):
         try:
             constant = QuadraticWalk(model, rows, Rationals()).number(term, term)
+            return [_approximate(*enclosed(v)) for v in np.broadcast_to(constant, len(rows))]
         except (WithinRounding, OutOfRange) as reason:
             raise CannotCompute(NAME, term.text, _REASONS[type(reason)]) from None
-        return [_approximate(*enclosed(v)) for v in np.broadcast_to(constant, len(rows))]
 
 
 def _approximate(value: float, error: float) -> Approximate:

@@ -18,7 +18,7 @@ import flint
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.evaluators.quadratic import Affine, Array, Block, Numbers, WithinRounding
+from boundcheck.evaluators.quadratic import Affine, Array, Block, Numbers, OutOfRange, WithinRounding
 from boundcheck.models.linear_gaussian import LinearLaw
 
 Objects = NDArray[np.object_]
@@ -164,12 +164,19 @@ def _positive_definite(symmetric: Objects) -> bool:
 
 
 def enclosed(value: Any) -> tuple[float, float]:
-    """A number's nearest float and the distance to it (at most)."""
+    """A number's nearest float and a bound on the distance to it, which is 0 only for infinities and exact floats.
+
+    Raises:
+        OutOfRange: a finite number that float64 cannot hold.
+    """
     ball = flint.arb(value)
     if not ball.is_finite():
         return (math.nan if ball.is_nan() else float(ball)), 0.0
     middle = float(ball.mid())
-    return middle, float((ball - middle).abs_upper())
+    if math.isinf(middle):
+        raise OutOfRange
+    distance = (ball - middle).abs_upper()
+    return middle, 0.0 if distance == 0 else math.nextafter(float(distance), math.inf)
 
 
 __all__ = ["Rationals", "enclosed"]

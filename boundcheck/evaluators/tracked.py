@@ -141,10 +141,7 @@ class Floating(Numbers):
         return Tracked(floats, np.abs(floats))
 
     def constant(self, value: Fraction) -> Tracked:
-        try:
-            return self.array([float(value)])
-        except OverflowError:
-            raise OutOfRange from None
+        return self.array([_float(value)])
 
     def infinite(self, sign: int) -> Tracked:
         return Tracked(np.array([sign * math.inf]), np.zeros(1))
@@ -153,7 +150,7 @@ class Floating(Numbers):
         return not bool(np.isfinite(value.value).all())
 
     def scale(self, value: Tracked, factor: Fraction) -> Tracked:
-        return value * float(factor)
+        return value * _float(factor)
 
     def log_two_pi(self) -> Tracked:
         return self.array([math.log(2 * math.pi)])
@@ -201,7 +198,7 @@ class Floating(Numbers):
             return Tracked(result, _finite(np.abs(result) + value.mass / np.abs(value.value)))
 
     def power(self, value: Tracked, exponent: Fraction) -> Tracked:
-        power = float(exponent)
+        power = _float(exponent)
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             result = _kept(np.power(value.value, power), np.where(value.value == 0, np.inf, value.value))
             result = _normal(result, (value.value != 0) & np.isfinite(value.value))
@@ -227,10 +224,10 @@ class Floating(Numbers):
 
         if sum(len(r.value) for w, r, _ in parts if w > 0) < dimension:
             return None  # too few rows to curve every direction downwards
-        roots = [math.sqrt(abs(weight)) for weight, _, _ in parts]
+        roots = [math.sqrt(_float(abs(weight))) for weight, _, _ in parts]
         rows = np.vstack([root * r.value for root, (_, r, _) in zip(roots, parts, strict=True)])
         mass = np.vstack([root * r.mass for root, (_, r, _) in zip(roots, parts, strict=True)])
-        sign = np.concatenate([np.full(len(r.value), math.copysign(1.0, w)) for w, r, _ in parts])
+        sign = np.concatenate([np.full(len(r.value), 1.0 if w > 0 else -1.0) for w, r, _ in parts])
         sizes = np.sqrt((rows**2).sum(axis=0))
         if not (sizes > 0).all():
             raise WithinRounding  # a direction that no residual contains, unless it is an underflow
@@ -286,6 +283,13 @@ class Floating(Numbers):
         along, blur = rows @ upwards, UNIT * (mass @ np.abs(upwards))
         slack = 2 * np.abs(along) * blur + blur**2
         return float((sign * along**2).sum()) < -4 * float(slack.sum())
+
+
+def _float(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise OutOfRange from None
 
 
 def _finite(mass: Floats) -> Floats:
