@@ -43,6 +43,11 @@ def _log(a: arb) -> arb:
     return arb.nan() if a < 0 else _WHOLE_LINE
 
 
+def _weight(log: arb) -> arb:
+    """An infinite density is no weight."""
+    return arb.nan() if log == arb.pos_inf() else log.exp()
+
+
 def _weighted(weights: Sequence[arb], values: Sequence[arb]) -> arb:
     total = arb(0)
     for weight, value in zip(weights, values, strict=True):
@@ -86,7 +91,7 @@ class BallDomain(Domain):
         return model.log_tables[key]
 
     def weights(self, log_density: NDArray[Any]) -> NDArray[Any]:
-        return mapped(arb.exp, log_density)
+        return mapped(_weight, log_density)
 
     def weight_product(self, weights: NDArray[Any], axis: int) -> NDArray[Any]:
         return along(running_product, axis, weights)
@@ -149,9 +154,21 @@ class BallDomain(Domain):
 
 
 def _integer_power(base: arb, exponent: int) -> arb:
-    if exponent < 0 and base == 0:
-        return arb.pos_inf()
-    return base**exponent
+    """By squaring: flint's own power goes by the logarithm, and says nothing of a ball that straddles zero."""
+    if exponent < 0:
+        if base == 0:
+            return arb.pos_inf()
+        power = _integer_power(base, -exponent)
+        return 1 / power if power > 0 or power < 0 else _WHOLE_LINE
+    square = abs(base) if exponent % 2 == 0 else base
+    result = arb(1)
+    while exponent:
+        if exponent % 2:
+            result *= square
+        exponent //= 2
+        if exponent:
+            square *= square
+    return result
 
 
 def evaluate(

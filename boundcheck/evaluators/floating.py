@@ -70,7 +70,7 @@ class FloatDomain(Domain):
     weight_table = log_table
 
     def weights(self, log_density: NDArray[Any]) -> NDArray[Any]:
-        return log_density
+        return np.where(np.isposinf(log_density), np.nan, log_density)  # an infinite density is no weight
 
     def weight_product(self, weights: NDArray[Any], axis: int) -> NDArray[Any]:
         return weights.sum(axis=axis)
@@ -88,6 +88,9 @@ class FloatDomain(Domain):
     def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         # What is off by e in one factor is off by e times the other factor in the product.
         before = self.largest
+        for factor, other in ((a, b), (b, a)):  # what may be zero, times infinity, may have no value
+            doubtful = (np.abs(factor) <= UNIT * before) & (factor != 0)
+            self.lost = self.lost or bool(np.any(np.isinf(other) & doubtful))
         for factor in (a, b):
             finite = factor[np.isfinite(factor)] if np.ndim(factor) else factor
             if np.size(finite) and np.isfinite(top := np.max(np.abs(finite))):

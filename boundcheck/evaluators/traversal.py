@@ -298,7 +298,7 @@ class Traversal:
         where = self.env[point]
         if isinstance(where, int):
             return Named(np.array(where), ())
-        return Named(np.arange(where.start, where.stop), (point,))
+        return Named(np.arange(where.start, where.stop), self._register((point,)))
 
     def _log_density(self, term: LogDensity) -> Named:
         law = term.law
