@@ -702,6 +702,13 @@ def test_evaluate(run: Run, trained: Path) -> None:
     assert f"elbo: {result.json['verdict']}" in text.out
 
 
+def test_evaluate_on_a_terminal_shows_the_card(run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    result = run("evaluate", trained / "model.py:Model", "--data", trained / "data.npy", "--k", 50)
+    assert re.search("elbo: (holds|undecided)", result.out)
+    assert "[green]" not in result.out
+
+
 def test_evaluate_bad_input_is_one_line(run: Run, trained: Path) -> None:
     data = ("--data", trained / "data.npy", "--k", 5)
     assert_one_line(run("evaluate", trained / "model.py:Broken", *data), "missing")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from boundcheck.cli.options import EPILOG, common, exit_code
 
 if TYPE_CHECKING:
+    from boundcheck.cli.report import Screen
     from boundcheck.evidence.card import EvidenceCard
 
 
@@ -64,11 +65,13 @@ def evaluate_command(
     return exit_code(judgement.outcome.value) if judgement else 0
 
 
-def _show(card: EvidenceCard, screen: Any) -> None:
-    from boundcheck.evidence import render
-
+def _show(card: EvidenceCard, screen: Screen) -> None:
     if screen.on_terminal:
-        render(card, screen.console)
+        from rich.console import Console
+
+        from boundcheck.evidence import render
+
+        render(card, Console())  # not the screen's, which takes text as it is: the card is written in rich's markup
         return
     rows = [(f"IWAE-{point.k}", str(point.mean), "lower bound") for point in card.curve.points]
     rows += [(name, str(value), value.bias.value) for name, value in card.estimates.items()]
