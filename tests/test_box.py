@@ -249,7 +249,7 @@ class Saddle(Paraboloid):
         return self._square(box[0]) - _arb(low).union(_arb(high)) + _arb(self.c)
 
     def slope(self, box, i):
-        return super().slope(box, 0) if i == 0 else -2 * _arb(box[1][0] + box[1][1]) / 2 + flint.arb(0, 3)
+        return super().slope(box, 0) if i == 0 else -2 * _arb(box[1][0]).union(_arb(box[1][1]))
 
     def curvature(self, box, i, j):
         return flint.arb([[2, 0], [0, -2]][i][j])
@@ -263,6 +263,37 @@ def test_a_concave_parameter_is_judged_at_both_ends(c: Fraction, status: BoxStat
     result = minimise(Saddle(c), UNIT, eps=1e-9)
     assert result.status is status
     assert result.open_fraction == 0 if status is BoxStatus.PROVED else result.open_fraction > 0
+
+
+def test_second_order_bounds_of_what_is_not_convex_are_bounds() -> None:
+    """The smallest value of (a - 1/3)^2 - b^2 + 1 on the unit square is 0, at (1/3, 1)."""
+    box = tuple(UNIT.values())
+    for part in (box, ((Fraction(0), Fraction(2, 3)), (Fraction(1, 2), Fraction(1)))):
+        assert second_order_bound(Saddle(Fraction(1)), part, middle_of(part)) <= 0
+
+
+class Slope(Paraboloid):
+    """sign (a + b - 1 + c): monotone, negative somewhere and zero or positive in the middle."""
+
+    def __init__(self, sign: int, c: Fraction) -> None:
+        self.sign, self.c = sign, c
+
+    def value(self, box):
+        low, high = (box[0][i] + box[1][i] - 1 + self.c * self.sign for i in (0, 1))
+        return self.sign * _arb(low).union(_arb(high))
+
+    def slope(self, box, i):
+        return flint.arb(self.sign)
+
+    def curvature(self, box, i, j):
+        return flint.arb(0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_monotone_function_is_judged_where_it_is_smallest(sign: int) -> None:
+    result = minimise(Slope(sign, Fraction(1, 2)), UNIT, eps=1e-9)
+    assert result.status is BoxStatus.REFUTED and result.boxes <= 2
+    assert minimise(Slope(sign, Fraction(2)), UNIT, eps=1e-9).status is BoxStatus.PROVED
 
 
 def test_what_is_no_log_form_is_refused_by_name() -> None:

@@ -142,13 +142,14 @@ def test_no_time_is_undecided() -> None:
     assert result.outcome is Outcome.UNDECIDED and "time" in result.reason
 
 
-def test_even_powers_keep_their_absolute_value() -> None:
-    """log((q0 - q1)^2) / 2 is log|q0 - q1|, which must not become log(q0 - q1) and then q0 - q1 where that is < 0."""
+@pytest.mark.parametrize("sign", [1, -1])
+def test_even_powers_keep_their_absolute_value(sign: int) -> None:
+    """exp(log(s^2) / 2) is |s|, which is neither s nor -s for an s that takes both signs."""
 
     def signed(m, x):
-        return E(m.encoder(x), lambda z: 2 * m.encoder(x).prob(z)) - 1
+        return E(m.encoder(x), lambda z: 3 * m.encoder(x).prob(z)) - 2
 
-    result = prove_identity(lambda m, x: exp(log(signed(m, x) ** 2) / 2), signed)
+    result = prove_identity(lambda m, x: exp(log(signed(m, x) ** 2) / 2), lambda m, x: sign * signed(m, x))
     assert not result.proved
 
 
