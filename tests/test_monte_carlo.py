@@ -275,6 +275,39 @@ def test_one_expectation_in_two_positions_is_no_reason_to_call_it_unbiased() -> 
     assert estimate.mean > mean_log + math.exp(mean_log) - SIX * estimate.standard_error
 
 
+def test_copies_of_a_mixture_do_not_share_its_component() -> None:
+    def spread(m, x):  # log 9 where the two copies differ
+        return E(
+            m.marginal_encoder(x).copies(2),
+            lambda z: maximum_over(m.encoder(x).log_prob(z)) - minimum_over(m.encoder(x).log_prob(z)),
+        )
+
+    close(evaluate(spread, BERNOULLI_TORCH, X[:1], n=4000), [0.5 * math.log(9)])
+
+
+def test_an_inner_mean_draws_anew_whatever_stands_linearly_inside_it() -> None:
+    def formula(m, x):  # shared, the inner xt would give E_xt log E_z q(z|xt), which is 0.27 lower
+        return log(E(m.encoder(x), lambda z: E(m.corruption(x), lambda xt: m.encoder(xt).prob(z))))
+
+    (estimate,) = evaluate(formula, BERNOULLI_TORCH, X[:1], n=500, inner=200)
+    assert abs(estimate.mean - math.log(0.5)) < SIX * estimate.standard_error + 0.02
+
+
+@pytest.mark.parametrize("chunk", [5, None])
+def test_an_inner_mean_of_what_it_does_not_draw_is_that_very_thing(chunk: int | None) -> None:
+    def formula(m, x):
+        prior = m.prior()
+        return E(prior, lambda y: log(E(prior, lambda z: exp(prior.log_prob(y)))) - prior.log_prob(y))
+
+    def plain(m, x):
+        prior = m.prior()
+        return E(prior, lambda y: maximum(E(prior, lambda z: prior.log_prob(y)), -100) - prior.log_prob(y))
+
+    for each in (formula, plain):
+        (estimate,) = evaluate(each, FINITE_TORCH, X[:1], n=10, inner=7, chunk=chunk)
+        assert estimate.mean == pytest.approx(0, abs=1e-12)
+
+
 def test_maximum_minimum_and_equality_of_points() -> None:
     def spread(m, x, k):
         return E(
@@ -370,14 +403,19 @@ def test_draws_of_two_sets_of_copies_are_crossed() -> None:
 
 
 def test_replicates_of_different_blocks_are_independent() -> None:
-    job = prepare(objectives.elbo, FINITE_TORCH, torch.zeros(2, dtype=torch.long), n=4000, chunk=200)
+    equal = torch.zeros(2, dtype=torch.long)
+    job = prepare(objectives.elbo, FINITE_TORCH, equal, n=4000, chunk=200)
     blocks = [torch.cat(list(block)) for block in job]
     assert blocks[0].shape == (4000, 2)
     series = blocks[0].numpy() - blocks[0].numpy().mean(0)
     for lag in (1, 100, 200):  # within a block, and from one block to the next
         correlation = (series[lag:] * series[:-lag]).mean(0) / series.var(0)
         assert np.all(np.abs(correlation) < SIX / math.sqrt(4000 - lag))
-    assert abs(np.corrcoef(series.T)[0, 1]) < SIX / math.sqrt(4000)  # equal examples have draws of their own
+    one_by_one = prepare(objectives.elbo, FINITE_TORCH, equal, n=4000, chunk=1000)
+    one_by_one.examples_at_once = 1
+    apart = torch.cat([torch.cat(list(block)) for block in one_by_one], 1).numpy()
+    for pair in (series, apart):  # equal examples have draws of their own, in one block and in two
+        assert abs(np.corrcoef(pair.T)[0, 1]) < SIX / math.sqrt(4000)
 
 
 MEMORY = """

@@ -254,7 +254,7 @@ def discrete_upper_bound(model: TorchModel, x: Tensor) -> float | None:
             latent = model.sample("encoder", encoder, ())
         if not support_is_discrete(model.law("likelihood", latent)):
             return None
-        points = (x + 0).flatten(1) if x.ndim > 1 else x + 0  # adding 0 makes -0.0 and 0.0 one point
+        points = x.flatten(1) if x.ndim > 1 else x
         _, counts = torch.unique(points, dim=0, return_counts=True)
         shares = counts.double() / len(x)
         return float((shares * shares.log()).sum())
