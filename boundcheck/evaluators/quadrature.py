@@ -137,11 +137,12 @@ def _run(
     if not 1e-14 <= tolerance <= 0.1:
         raise BadInput("tolerance", tolerance, "a number between 1e-14 and 0.1", "pass tolerance=1e-10")
     with np.errstate(all="ignore"):
-        term = simplify(trace(formula, **parameters))
+        written = trace(formula, **parameters)
+        term = simplify(written)
         walk = Walk(family, count, x, tolerance, Effort(most_nodes))
-        _check_axes(term, model, walk)
+        _check_axes(term, written, model, walk)
         walk.rounding = True
-        return walk.value(term), term
+        return walk.value(term), written
 
 
 def _observed(x: Any) -> tuple[Any, ...]:
@@ -165,11 +166,11 @@ def _check(value: float, error: float, term: Term, x: Any) -> None:
         raise CannotCompute(NAME, term.text, "no error can be estimated: the integrand was not resolved")
 
 
-def _check_axes(term: Term, model: ContinuousModel, walk: Walk) -> None:
+def _check_axes(term: Term, written: Term, model: ContinuousModel, walk: Walk) -> None:
     axes = _axes(term, model, walk)
     if axes > _MOST_AXES:
         raise CannotCompute(
-            NAME, term.text,
+            NAME, written.text,
             f"it nests {axes} continuous dimensions, more than {_MOST_AXES}; "
             "use the closed form of a linear-Gaussian model, or Monte Carlo",
         )  # fmt: skip

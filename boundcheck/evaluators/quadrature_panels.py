@@ -48,6 +48,7 @@ _BASE = np.array([0.0, 2.3, 4.6, 7.5, 12.0, 40.0, 400.0, 1e4, 1e6])
 _FEATURE = np.array([0.0, 2.0, 8.0, 32.0, 128.0, 512.0, 4096.0])
 _MODE = np.array([0.0, 1.6, 3.2, 5.5, 9.0, 16.0, 40.0, 160.0, 640.0])
 _FAR = 12.0 * 4.0 ** np.arange(1, 95)
+_LIGHT = -690.0
 _RADIX = float(np.log(4.0))
 
 
@@ -64,11 +65,17 @@ class Sample:
     log_weight_error: Array | float = 0.0
     value_error: Array | float = 0.0
 
+    def blocked(self) -> NDArray[np.bool_]:
+        """Nodes without a value: a parameter overflowed, or the value did where next to no weight lies."""
+        if self.value is None:
+            return np.isnan(self.log_weight)
+        lost = np.isinf(self.value) & (self.log_weight < _LIGHT) & ~np.isneginf(self.log_weight)
+        return np.isnan(self.log_weight) | np.isnan(self.value) | lost
+
     def magnitude(self) -> Array:
         """log |integrand|, -inf where it is zero or has no value."""
         size = self.log_weight if self.value is None else self.log_weight + np.log(np.abs(self.value))
-        size = np.where(np.isneginf(self.log_weight), -np.inf, size)
-        return np.where(np.isnan(size), -np.inf, size)
+        return np.where(np.isneginf(self.log_weight) | self.blocked(), -np.inf, size)
 
 
 Integrand: TypeAlias = Callable[[Index, Array, bool], Sample]
@@ -148,10 +155,12 @@ def integrate_lines(
     points, fixed = _points(lines, far)
     call = _chunked(integrand, effort)
     rows = np.arange(len(points))
-    magnitude = _at_points(call, points)
+    magnitude, blocked = _at_points(call, points)
+    edge = _edge(magnitude, blocked)
     points, magnitude, fixed = _climb(call, points, magnitude, fixed, lines)
     magnitude_mass = _mass_floor(points, magnitude)
     keep_tail, tail, infinite, undecided = _tails(call, points, magnitude, magnitude_mass, lines, tolerance, far)
+    keep_tail &= edge <= magnitude_mass + np.log(tolerance) - 6.0
     if keep_tail.any() and not far:
         near = ~keep_tail
         result = _nothing(len(rows))
@@ -169,7 +178,8 @@ def integrate_lines(
                 result.put(chosen, part)
         return result
     result = _refine(call, points, magnitude, fixed, magnitude_mass, tail, tolerance, effort, signed)
-    result.infinite, result.undecided = infinite, undecided
+    result.infinite = np.where(infinite != 0, infinite, result.infinite)
+    result.undecided = undecided | ((edge > magnitude_mass + np.log(tolerance) - 6.0) & (result.infinite == 0))
     return result
 
 
@@ -209,6 +219,7 @@ def _joined(values: list, parts: list[Sample]) -> Array | None:
 def _points(lines: Lines, far: bool) -> tuple[Array, NDArray[np.bool_]]:
     """Sorted break points (integrals, points), and which of them are kinks."""
     base = _ladder(np.concatenate([_BASE, _FAR]) if far else _BASE)
+    narrow_points = np.zeros((len(lines.centers), 0), dtype=bool)
     parts = [lines.centers[:, :1] + lines.widths[:, :1] * base]
     if lines.centers.shape[1] > 1:
         # A feature as wide as the law needs no ladder of its own.
@@ -218,22 +229,34 @@ def _points(lines: Lines, far: bool) -> tuple[Array, NDArray[np.bool_]]:
         plain = np.setdiff1d(np.arange(1, lines.centers.shape[1]), laddered)
         steps = _ladder(_FEATURE)
         wide = lines.centers[:, laddered, None] + lines.widths[:, laddered, None] * steps
+        kept = (lines.widths[:, laddered] < 0.3 * lines.widths[:, :1])[:, :, None] & (np.abs(steps) <= 8)
         parts += [wide.reshape(len(wide), len(laddered) * len(steps)), lines.centers[:, plain]]
+        narrow_points = kept.reshape(len(kept), len(laddered) * len(steps))
     finite = [np.where(np.isfinite(end), end, lines.centers[:, 0])[:, None] for end in (lines.lower, lines.upper)]
     parts += finite
     free = np.concatenate(parts, axis=1)
     points = np.concatenate([free, lines.kinks], axis=1)
     fixed = np.zeros(points.shape, dtype=bool)
     fixed[:, free.shape[1] - 2 :] = True
+    fixed[:, len(base) : len(base) + narrow_points.shape[1]] = narrow_points
     points = np.where(np.isfinite(points), points, lines.centers[:, :1])
     points = np.clip(points, lines.lower[:, None], lines.upper[:, None])
     order = np.argsort(points, axis=1, kind="stable")
     return np.take_along_axis(points, order, axis=1), np.take_along_axis(fixed, order, axis=1)
 
 
-def _at_points(call: Integrand, points: Array) -> Array:
+def _at_points(call: Integrand, points: Array) -> tuple[Array, NDArray[np.bool_]]:
     entry = np.repeat(np.arange(len(points)), points.shape[1])
-    return call(entry, points.ravel(), False).magnitude().reshape(points.shape)
+    sample = call(entry, points.ravel(), False)
+    return sample.magnitude().reshape(points.shape), sample.blocked().reshape(points.shape)
+
+
+def _edge(magnitude: Array, blocked: NDArray[np.bool_]) -> Array:
+    """The largest magnitude beside a point that has no value."""
+    beside = np.zeros_like(blocked)
+    beside[:, 1:] |= blocked[:, :-1]
+    beside[:, :-1] |= blocked[:, 1:]
+    return np.where(beside, magnitude, -np.inf).max(axis=1)
 
 
 def _climb(
@@ -371,6 +394,7 @@ def _refine(
     count = len(points)
     entry, low, high, skipped = _panels(points, magnitude, fixed, mass, tolerance)
     total = _Panels.measure(call, entry, low, high)
+    before, stalled = np.full(count, np.inf), np.zeros(count, dtype=int)
     for _ in range(effort.rounds):
         scale, value, absolute, error = total.sums(count)
         target = tolerance * (np.maximum(np.abs(value), np.exp(-scale)) if signed else np.abs(value))
@@ -379,7 +403,11 @@ def _refine(
         relative = np.exp(total.scale - scale[total.entry])
         late = (error > target)[total.entry] & (total.difference * relative > share)
         # Below the noise of the integrand refinement finds nothing.
-        late &= total.difference > 30 * EPSILON * total.absolute + 0.5 * total.inherited
+        late &= total.difference > (30 + 8 * np.abs(total.scale)) * EPSILON * total.absolute + 0.5 * total.inherited
+        # An error that no longer falls is noise, and is reported as it stands.
+        stalled = np.where(error > 0.75 * before, stalled + 1, 0)
+        before = error
+        late &= (stalled < 5)[total.entry]
         late &= (total.high - total.low) > 64 * EPSILON * np.maximum(np.abs(total.low), np.abs(total.high))
         late |= np.isnan(total.value) & (total.high - total.low > 1e-3 * (1 + np.abs(total.low)))
         if not late.any() or effort.spent > effort.nodes:
@@ -393,15 +421,16 @@ def _refine(
     scale, value, absolute, error = total.sums(count)
     with_tail = np.exp(np.clip(np.logaddexp(tail, skipped) - scale, -np.inf, 700.0))
     error = error + 2.0 * with_tail + _rounding(call, total, count, absolute)
-    none = np.zeros(count)
-    return Integrals(scale, value, error, none, none.astype(bool))
+    infinite = np.where(np.isinf(value) & ~total.lost(count), np.sign(value), 0.0)
+    error = np.where(np.isnan(error) | (np.isinf(value) & (infinite == 0)), np.inf, error)
+    return Integrals(scale, value, error, infinite, np.zeros(count, dtype=bool))
 
 
 def _panels(
     points: Array, magnitude: Array, fixed: NDArray[np.bool_], mass: Array, tolerance: float
 ) -> tuple[Index, Array, Array, Array]:
     """Panels between points, without those of no weight, and with needless points removed."""
-    for parity in (1, 0, 1):
+    for parity in (1, 0, 1, 0):
         points, magnitude, fixed = _thin(points, magnitude, fixed, parity)
     low, high = points[:, :-1], points[:, 1:]
     gap = high - low
@@ -409,13 +438,7 @@ def _panels(
     real = gap > 2 * spread
     weight = np.maximum(magnitude[:, :-1], magnitude[:, 1:]) + np.log(gap)
     weight = np.where(real, weight, -np.inf)
-    negligible = weight < (mass + np.log(tolerance) - 14.0)[:, None]
-    # A panel beside one that matters is kept: its inside may matter though its ends do not.
-    matters = ~negligible & real
-    beside = matters.copy()
-    beside[:, 1:] |= matters[:, :-1]
-    beside[:, :-1] |= matters[:, 1:]
-    chosen = beside & real
+    chosen = real & (weight >= (mass + np.log(tolerance) - 9.0)[:, None])
     dropped = np.where(chosen | ~real, -np.inf, weight)
     top = dropped.max(axis=1)
     skipped = np.where(np.isfinite(top), top + np.log(dropped.shape[1]) + 2.0, -np.inf)
@@ -429,9 +452,9 @@ def _thin(
     """Every other point whose neighbours are of nearly its magnitude takes its left neighbour's place."""
     inner = np.arange(1 + parity, points.shape[1] - 1, 2)
     here, left, right = magnitude[:, inner], magnitude[:, inner - 1], magnitude[:, inner + 1]
-    level = (np.abs(here - left) < 0.4) & (np.abs(here - right) < 0.4)
-    crowded = (points[:, inner] - points[:, inner - 1]) < 0.05 * (points[:, inner + 1] - points[:, inner - 1])
-    drop = level & ~fixed[:, inner] & (crowded | (np.abs(left - right) < 0.4))
+    gap = points[:, inner + 1] - points[:, inner - 1]
+    straight = left + (right - left) * (points[:, inner] - points[:, inner - 1]) / np.where(gap > 0, gap, 1.0)
+    drop = (np.abs(here - straight) < 0.7) & (np.abs(right - left) < 2.7) & ~fixed[:, inner]
     points, magnitude, fixed = points.copy(), magnitude.copy(), fixed.copy()
     points[:, inner] = np.where(drop, points[:, inner - 1], points[:, inner])
     magnitude[:, inner] = np.where(drop, magnitude[:, inner - 1], magnitude[:, inner])
@@ -468,6 +491,10 @@ class _Panels:
             given = sample.value.reshape(shape)
             values = np.where(weight == 0, 0.0, weight * given)
             absolute = np.abs(values)
+        # Infinite on a whole panel is infinite; at single nodes it may be a pole, and finer panels will tell.
+        flat = values[:, :1] == values
+        some = ~np.isfinite(values).all(axis=1) & ~(np.isinf(values) & flat & (logs >= _LIGHT)).all(axis=1)
+        values = np.where(some[:, None], np.nan, values)
         kronrod, gauss = half * (values @ KRONROD), half * (values @ GAUSS)
         size = half * (absolute @ KRONROD)
         inherited = np.zeros(len(entry))
@@ -490,11 +517,17 @@ class _Panels:
         def total(part: Array) -> Array:
             return np.bincount(self.entry, weights=part * factor, minlength=count)
 
-        broken = np.isnan(self.difference) | np.isnan(self.inherited)
-        wrong = np.where(broken, np.inf, self.difference + self.inherited)
+        infinite = np.isinf(self.value)
+        broken = (np.isnan(self.difference) & ~infinite) | np.isnan(self.inherited)
+        wrong = np.where(broken, np.inf, np.where(infinite, 0.0, self.difference) + self.inherited)
         value = np.where(np.isnan(self.value), 0.0, self.value)
         absolute = np.where(np.isnan(self.absolute), 0.0, self.absolute)
         return scale, total(value), total(absolute), total(np.where(factor == 0, 0.0, wrong))
+
+    def lost(self, count: int) -> NDArray[np.bool_]:
+        """Integrals with a panel whose own values are not known."""
+        unknown = ~np.isfinite(self.inherited) | np.isnan(self.value)
+        return np.bincount(self.entry, weights=unknown, minlength=count) > 0
 
     def replaced(self, gone: NDArray[np.bool_], new: _Panels) -> _Panels:
         names = ("entry", "low", "high", "scale", "value", "absolute", "difference", "inherited")

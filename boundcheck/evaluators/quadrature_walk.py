@@ -245,7 +245,8 @@ class Walk:
 
     def _product(self, a: Number, b: Number, level: int) -> Number:
         value = a.value * b.value
-        error = _times(a.error, b.value) + _times(b.error, a.value) + _times(a.error, b.error)
+        # An infinity stays one, whatever the rounding of the other factor.
+        error = _times(a.error, _finite(b.value)) + _times(b.error, _finite(a.value)) + _times(a.error, b.error)
         return self._made(value, error, level)
 
     def _power(self, a: Number, exponent: float) -> Number:
@@ -369,7 +370,11 @@ class Walk:
                 )  # fmt: skip
             for law, (at, values) in zip(laws, components, strict=True):
                 v = self.lift(values, at, level)
-                total = total + np.asarray(law.log_density(v), dtype=float)
+                part = np.asarray(law.log_density(v), dtype=float)
+                total = total + part
+                if not isinstance(law, Uniform | Discrete) and np.isneginf(part).any():
+                    # A density that is positive everywhere has overflowed: its logarithm is finite, but unknown.
+                    error = error + np.where(np.isneginf(part), np.inf, 0.0)
                 if self.rounding:
                     error = error + rounding_of(law, v)
         return self._made(total, error, level)
@@ -596,13 +601,15 @@ class Walk:
         level = self.top
         undecided = results.undecided
         if undecided.any() and level == 0:
-            raise CannotCompute(NAME, body.text, "its integral diverges or converges too slowly for float64 to tell")
+            raise CannotCompute(
+                NAME, text_of(body), "its integral diverges or converges too slowly for float64 to tell"
+            )
         if logged:
             value = results.scale + np.log(results.total)
             ratio = results.error / results.total
+            # No mass where it was looked for: perhaps there is none, perhaps it was missed or lost to underflow.
             error = np.where(ratio < 1, -np.log1p(-np.minimum(ratio, 1.0)), np.inf)
             value = np.where(results.total <= 0, -np.inf, value)
-            error = np.where((results.total <= 0) & (results.error <= 0), 0.0, error)
         else:
             value = results.total * np.exp(results.scale)
             error = results.error * np.exp(results.scale)
@@ -689,6 +696,14 @@ class Walk:
         return where(self, var, line, body, weight, lines, i)
 
 
+def text_of(term: Term) -> str:
+    """The term as text; what this evaluator made for itself has none."""
+    try:
+        return term.text
+    except AssertionError:
+        return "an expectation over copies"
+
+
 def _line(density: Density) -> Line:
     if isinstance(density, Discrete | BernoulliLogit | Binomial):
         middle = density.points[0] if isinstance(density, Discrete) else 0.0
@@ -759,6 +774,10 @@ def _times(a: Any, b: Any) -> Any:
         return 0.0
     product = np.abs(a * b)
     return np.where((np.asarray(a) == 0) | (np.asarray(b) == 0), 0.0, product)
+
+
+def _finite(a: Any) -> Any:
+    return np.where(np.isinf(a), 0.0, a)
 
 
 def _summed(a: Array | float, b: Array | float) -> Array | float:

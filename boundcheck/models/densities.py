@@ -321,7 +321,7 @@ class Binomial(Density):
         n, v = _whole("n", self.n), _whole("x", v)
         if v > n:
             raise BadInput("x", v, f"a count of at most {n}", "check the number of trials")
-        ways = F.log(math.comb(n, v) + 0 * self.logit)
+        ways = F.log(math.comb(n, v) + 0 * self.logit) if is_ball(self.logit) else math.log(math.comb(n, v))
         return ways + v * self.logit - n * F.softplus(self.logit)
 
 
@@ -337,7 +337,8 @@ class PoissonLog(Density):
             v = _whole_array("x", v)
             return v * self.log_rate - F.exp(self.log_rate) - _log_factorial(v)
         v = _whole("x", v)
-        return v * self.log_rate - F.exp(self.log_rate) - F.log(math.factorial(v) + 0 * self.log_rate)
+        ways = F.log(math.factorial(v) + 0 * self.log_rate) if is_ball(self.log_rate) else math.lgamma(v + 1)
+        return v * self.log_rate - F.exp(self.log_rate) - ways
 
 
 @dataclass(frozen=True)
