@@ -24,6 +24,7 @@ from boundcheck.language import (
     kl,
     log,
     log_mean_exp,
+    maximum,
     mean,
     mixture,
     normalised,
@@ -84,6 +85,11 @@ def test_averages_over_copies_that_are_linear(one: OneDimension) -> None:
         lambda m, x: E(m.encoder(x).copies(3), lambda z: log_mean_exp(z)),
         lambda m, x: E(m.encoder(x).copies(3), lambda z: log(integrate(m.latent, lambda v: exp(mean(z * z) - v * v)))),
         lambda m, x: log(E(m.encoder(x).copies(3), lambda z: exp(mean(z)))),
+        # Here the mean is also averaged on its own, which is fine, before it is used in an exponential.
+        lambda m, x: E(
+            m.encoder(x).copies(3),
+            lambda z: mean(z * z) + log(integrate(m.latent, lambda v: exp(mean(z * z) - v * v))),
+        ),
     ],
 )
 def test_functions_of_copies_that_are_not_linear_are_refused(one: OneDimension, formula: Any) -> None:
@@ -105,6 +111,14 @@ def test_finished_numbers_may_be_put_to_any_use(one: OneDimension) -> None:
     assert value(o.perturbative, one.model, one.x, order=1, v0=9) == pytest.approx(math.log(10 + elbo) - 9)
     with pytest.raises(UndefinedValue):
         value(o.perturbative, one.model, 1000.0, order=1)
+
+
+def test_what_cancels_leaves_no_variable(one: OneDimension) -> None:
+    def cancelled(m: Any, x: Any) -> Any:
+        weight = o.log_weight
+        return E(m.encoder(x), lambda z: maximum(weight(m, x, z) - weight(m, x, z) + 3, 2))
+
+    assert value(cancelled, one.model, one.x) == 3
 
 
 def test_numbers_beyond_float64_are_refused_and_never_infinite(one: OneDimension) -> None:
@@ -164,6 +178,26 @@ def test_divergence_in_many_dimensions() -> None:
     boundary = LinearGaussianModel(prior=(0, 1), likelihood=(eye, 0, 1), encoder=(0.5, 0, [0.6] * 199 + [0.25]))
     with pytest.raises(CannotCompute, match="rounding leaves open"):
         value(o.cubo, boundary, np.zeros(200), n=2)
+
+
+def test_one_direction_upwards_is_enough() -> None:
+    """The exponent is flat in 19 directions and curves upwards in one, so that its integral is infinite for sure."""
+    flat = LinearGaussianModel(prior=(0, 1), likelihood=(np.ones((20, 20)), 0, 1))
+
+    def upwards(m: Any, x: Any) -> Any:
+        def average(z: Any) -> Any:
+            return E(m.prior(), lambda v: E(m.likelihood(v), lambda y: m.likelihood(z).log_prob(y)))
+
+        return log(integrate(m.latent, lambda z: exp(m.likelihood(z).log_prob(x) - 3 * average(z))))
+
+    assert value(upwards, flat, np.zeros(20)) == math.inf
+
+
+def test_overflow_on_the_way_is_refused() -> None:
+    huge = LinearGaussianModel(prior=(0, 1), likelihood=(1e100, 0, 1e-100), encoder=(0, 0, 1e100))
+    with pytest.raises(CannotCompute, match="range of float64"):
+        value(o.elbo, huge, 0.0)
+    assert value(o.log_evidence, huge, 0.0) == pytest.approx(-math.log(2 * math.pi) / 2 - math.log(1e100))
 
 
 def test_infinity_minus_infinity_has_no_value() -> None:

@@ -243,8 +243,6 @@ class Floating(Numbers):
         _require_invertible(triangle)
         inverse = solve_triangular(triangle, np.eye(dimension))
         growth = float(np.sqrt((mass[:, pivots] ** 2 @ inverse**2).sum()))
-        if not UNIT * growth < 0.25:
-            raise WithinRounding
         curvature = np.eye(dimension) if (sign > 0).all() else unitary.T @ (sign[:, None] * unitary)
         eigenvalues = np.linalg.eigvalsh((curvature + curvature.T) / 2)
         least = float(eigenvalues[0])
