@@ -334,6 +334,8 @@ class SymbolicModel:
         return ModelLaw(role, args)
 
     def __getattr__(self, name: str) -> Callable[..., Law]:
+        if name.startswith("__"):  # Python's own protocols ask whether these exist
+            raise AttributeError(name)
         raise FormulaError(
             f"a model has no {name!r}; it has {', '.join(role for role in ROLES if role != 'joint')}, "
             "log_joint, posterior, marginal_encoder and the spaces latent, data, corrupted"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import count
 
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw
 from boundcheck.language.terms import (
@@ -41,7 +42,7 @@ class _Text:
         return f"{name}_{index}"
 
     def fraction(self, value: Fraction) -> str:
-        return str(value) if value.denominator == 1 else f"({value})"
+        return str(value) if value.denominator == 1 else f"{'-' if value < 0 else ''}({abs(value)})"
 
     def ratio(self, top: str, bottom: str, many: bool) -> str:
         return f"{top}/({bottom})" if many else f"{top}/{bottom}"
@@ -135,8 +136,8 @@ class _Latex(_Text):
         return r"\tilde{q}"
 
     def proportional(self, var: str, log_density: str, rescale: bool) -> str:
-        head = r"\propto " if rescale else ""
-        return rf"{head}\exp\left({log_density}\right)"
+        name = "normalised" if rescale else "density"
+        return rf"\operatorname{{{name}}}_{{{var}}}\left({log_density}\right)"
 
 
 class _Printer:
@@ -144,6 +145,7 @@ class _Printer:
         self.style = style
         self.names: dict[Var, str] = {OBSERVED: style.variable("x", "x", 0)}
         self.indices: dict[Plate, str] = {}
+        self.reduced: frozenset[Plate] = frozenset()
 
     # --- names ---
 
@@ -151,8 +153,7 @@ class _Printer:
         """Choose a name that no variable in scope has, and return the binder's spelling of it."""
         fresh = [plate for plate in var.plates if plate not in self.indices]
         for plate in fresh:
-            depth = len(self.indices)
-            self.indices[plate] = "kljmn"[depth % 5] + "'" * (depth // 5)
+            self.indices[plate] = self.index()
         primes = 0
         taken = set(self.names.values())
         while (name := self.style.variable(var.name, var.space.name, primes)) in taken:
@@ -167,6 +168,11 @@ class _Printer:
         index = ",".join(self.indices.get(plate, "k") for plate in var.plates)
         return self.style.index(name, index) if index else name
 
+    def index(self) -> str:
+        """A letter that no copies in scope are counted by."""
+        taken = set(self.indices.values())
+        return next(name for primes in count() for letter in "kljmn" if (name := letter + "'" * primes) not in taken)
+
     # --- laws ---
 
     def law(self, law: Law, point: Sequence[str]) -> str:
@@ -176,8 +182,11 @@ class _Printer:
             given = ",".join(self.show(arg) for arg in law.args)
             return self.style.conditional(_LETTER[law.role], where, given)
         if isinstance(law, DensityLaw):
-            if law.rescale and law.log_density == ModelLaw("joint").log_prob(OBSERVED, law.var):
-                return self.style.conditional("p", where, self.show(OBSERVED))
+            joint = law.log_density
+            if law.rescale and isinstance(joint, LogDensity) and joint.law == ModelLaw("joint"):
+                x, z = joint.point
+                if isinstance(x, Var) and z == law.var:
+                    return self.style.conditional("p", where, self.show(x))
             with _Scope(self):
                 name = self.bind(law.var)
                 text = self.style.proportional(name, self.show(law.log_density), law.rescale)
@@ -216,8 +225,12 @@ class _Printer:
                 head = style.summation(self.bind(term.var), term.space.bounds is None)
                 return head + self.show(term.body, _PRODUCT), _PRODUCT
         if isinstance(term, Reduce):
-            head = style.reduction(term.op, self.indices.get(term.plate, "k"))
-            return head + self.show(term.body, _PRODUCT), _PRODUCT
+            with _Scope(self):
+                if term.plate in self.reduced:  # as in mean_k [sum_l w_l - w_k]
+                    self.indices[term.plate] = self.index()
+                self.reduced = self.reduced | {term.plate}
+                head = style.reduction(term.op, self.indices.get(term.plate, "k"))
+                return head + self.show(term.body, _PRODUCT), _PRODUCT
         assert isinstance(term, Apply)
         return self.apply(term)
 
@@ -273,10 +286,10 @@ class _Scope:
         self.printer = printer
 
     def __enter__(self) -> None:
-        self.saved = dict(self.printer.names), dict(self.printer.indices)
+        self.saved = dict(self.printer.names), dict(self.printer.indices), self.printer.reduced
 
     def __exit__(self, *_: object) -> None:
-        self.printer.names, self.printer.indices = self.saved
+        self.printer.names, self.printer.indices, self.printer.reduced = self.saved
 
 
 def to_text(term: Term) -> str:

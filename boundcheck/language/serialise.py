@@ -36,7 +36,7 @@ _REDUCTIONS = ("mean", "sum", "max", "min")
 DEEPEST = 150
 """Levels of nesting of a term in a file; the formulas of the literature have about ten."""
 
-_MALFORMED = (FormulaError, KeyError, TypeError, ValueError, AttributeError, RecursionError)
+_MALFORMED = (FormulaError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError)
 
 
 def to_json(term: Term) -> dict[str, Any]:

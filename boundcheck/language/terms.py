@@ -90,6 +90,20 @@ class Term:
     def __hash__(self) -> int:
         return self._hash
 
+    def __copy__(self) -> Term:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Term:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Serial numbers and hashes mean nothing in another process, where the same numbers are other variables.
+        from boundcheck.language.serialise import from_json, to_json
+
+        if self.free - {OBSERVED} or self.free_plates:
+            raise TypeError(f"the term {self.text} has free variables: only a whole formula goes to another process")
+        return from_json, (to_json(self),)
+
     def __add__(self, other: Term | Number) -> Term:
         return add(self, other)
 
