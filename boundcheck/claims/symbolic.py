@@ -38,7 +38,7 @@ from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import ZERO, Term, add, multiply
 from boundcheck.models.finite import FiniteModel
 
-DEFAULT_SIZES: tuple[dict[str, int], ...] = ({"x": 2, "z": 2, "x~": 2}, {"x": 3, "z": 3, "x~": 3})
+DEFAULT_SIZES: tuple[dict[str, int], ...] = tuple({"x": n, "z": n, "x~": n} for n in (2, 3, 4))
 _TRIES = 20
 
 
@@ -66,7 +66,7 @@ class IdentityResult:
     @property
     def size_text(self) -> str:
         """The sizes, as text."""
-        return ", ".join(f"{n} states of {space}" for space, n in self.sizes.items())
+        return " and ".join(f"{n} states of {space}" for space, n in self.sizes.items())
 
     def __str__(self) -> str:
         verb = {Outcome.HOLDS: "proved", Outcome.VIOLATED: "wrong", Outcome.UNDECIDED: "undecided"}[self.outcome]
@@ -223,7 +223,7 @@ def prove_gap(
 
     >>> from boundcheck.catalogue import find
     >>> prove_gap(find("denoising-coupled-below-marginal-elbo"), sizes=[{"z": 2, "x~": 2}]).detail
-    'rhs - lhs is a sum of non-negative terms, identically, for all tables with positive entries of 2 states of z, 2 states of x~'
+    'rhs - lhs is a sum of non-negative terms, identically, for all tables with positive entries of 2 states of z and 2 states of x~'
     """  # noqa: E501
     gap = ZERO if claim.relation == "==" else claim.gap
     if gap is None:
