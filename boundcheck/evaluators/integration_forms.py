@@ -126,17 +126,20 @@ class Softplus(Atom):
     a: Any
     what = "softplus"
 
-    def moved(self, m, s):  # noqa: ANN001, ANN201
+    def moved(self, m, s):
         return Softplus(self.b + self.a * m, self.a * s), fmpq(1)
 
-    def numeric(self, convert):  # noqa: ANN001, ANN201
+    def numeric(self, convert):
         return Softplus(convert(self.b), convert(self.a))
 
     def real(self, x: Any) -> Any:
         return softplus(self.b + self.a * x)
 
     def complex(self, z: acb, analytic: bool) -> acb:
-        return (1 + (self.a * z + self.b).exp()).log(analytic=analytic)
+        u = self.a * z + self.b
+        if u.real > 0:  # real on the real line and analytic for Re u > 0, since |e^-u| < 1 there
+            return u + (1 + (-u).exp()).log(analytic=analytic)
+        return (1 + u.exp()).log(analytic=analytic)
 
     def power(self, k: Coefficient, z: acb, analytic: bool) -> acb:
         whole = _whole(k)
@@ -178,10 +181,10 @@ class Growth(Atom):
     a: Any
     what = "exp"
 
-    def moved(self, m, s):  # noqa: ANN001, ANN201
+    def moved(self, m, s):
         return Growth(self.b + self.a * m, self.a * s), fmpq(1)
 
-    def numeric(self, convert):  # noqa: ANN001, ANN201
+    def numeric(self, convert):
         return Growth(convert(self.b), convert(self.a))
 
     def real(self, x: Any) -> Any:
@@ -220,10 +223,10 @@ class LogSquare(Atom):
     w2: Any
     what = "Student's t"
 
-    def moved(self, m, s):  # noqa: ANN001, ANN201
+    def moved(self, m, s):
         return LogSquare((self.l - m) / s, self.w2 / (s * s)), fmpq(1)
 
-    def numeric(self, convert):  # noqa: ANN001, ANN201
+    def numeric(self, convert):
         return LogSquare(convert(self.l), convert(self.w2))
 
     def _square(self, x: Any) -> Any:
@@ -279,10 +282,10 @@ class Kink(Atom):
     at: Any
     what = "a Laplace kink"
 
-    def moved(self, m, s):  # noqa: ANN001, ANN201
+    def moved(self, m, s):
         return Kink((self.at - m) / s), abs(s)
 
-    def numeric(self, convert):  # noqa: ANN001, ANN201
+    def numeric(self, convert):
         return Kink(convert(self.at))
 
     def real(self, x: Any) -> Any:
@@ -312,10 +315,10 @@ class LogSum(Atom):
     forms: tuple[Form, ...]
     what = "the log of a mixture"
 
-    def moved(self, m, s):  # noqa: ANN001, ANN201
+    def moved(self, m, s):
         return LogSum(tuple(form.moved(m, s) for form in self.forms)), fmpq(1)
 
-    def numeric(self, convert):  # noqa: ANN001, ANN201
+    def numeric(self, convert):
         return LogSum(tuple(form.numeric(convert) for form in self.forms))
 
     def real(self, x: Any) -> Any:
@@ -376,10 +379,10 @@ class Opaque(Atom):
     def what(self) -> str:  # type: ignore[override]
         return f"{self.law.__name__} with parameters that are not affine in the latent variable"
 
-    def moved(self, m, s):  # noqa: ANN001, ANN201
+    def moved(self, m, s):
         return replace(self, m=self.m + self.s * m, s=self.s * s), fmpq(1)
 
-    def numeric(self, convert):  # noqa: ANN001, ANN201
+    def numeric(self, convert):
         peak = None if self.peak is None else convert(self.peak)
         return replace(self, m=convert(self.m), s=convert(self.s), peak=peak)
 
@@ -588,9 +591,25 @@ class Form:
         for atom, k in self.atoms:
             if isinstance(atom, Kink):
                 s = sign(middle - atom.at)
-                result = result + Form(p0=-s * k * atom.at, p1=s * k)
+                result = result + Form(-s * k * atom.at, p1=s * k)
             elif isinstance(atom, LogSum):
                 result = result + Form(atoms=((LogSum(tuple(f.on_side(middle) for f in atom.forms)), k),))
+            else:
+                result = result + Form(atoms=((atom, k),))
+        return result
+
+    def facing(self, direction: int) -> Form:
+        """The same form with softplus(u) = u + softplus(-u) for the arguments u that grow in the direction (1 or -1).
+
+        Where linear parts cancel towards that infinity they then do so exactly.
+        """
+        result = replace(self, atoms=())
+        for atom, k in self.atoms:
+            if isinstance(atom, Softplus) and sign(atom.a) == direction:
+                flipped = Softplus(-atom.b, -atom.a)
+                result = result + Form(p0=k * atom.b, p1=k * atom.a, atoms=((flipped, k),))
+            elif isinstance(atom, LogSum):
+                result = result + Form(atoms=((LogSum(tuple(f.facing(direction) for f in atom.forms)), k),))
             else:
                 result = result + Form(atoms=((atom, k),))
         return result

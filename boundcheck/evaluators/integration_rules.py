@@ -38,6 +38,9 @@ from boundcheck.evaluators.integration_tails import diverges, tail_bound
 MOST_NODES = 4000
 """A trapezoid sum with more nodes than this is left to the adaptive integrator."""
 
+MOST_EVALUATIONS = 20_000
+"""The adaptive integrator gives up on a piece after as many evaluations."""
+
 Interval = tuple[Any, Any]
 
 
@@ -69,10 +72,14 @@ def integral(exponent: Form, factors: Sequence[Form], domain: Interval, bits: in
         if lower >= upper:
             return arb(0)
         raise Unbounded("an interval that may be empty at this precision")
-    for factor in factors:
-        _require_inside(factor, (lower, upper))
+    infinity = _infinity(factors, (lower, upper))
     exponent = replace(exponent, walls=())
     factors = [replace(factor, walls=()) for factor in factors]
+    if infinity is not None:
+        rest = integral(exponent, factors, (lower, upper), bits)
+        if not rest.is_finite():
+            raise Unbounded("Uniform, whose log-density is -inf on a part of what is integrated over")
+        return infinity
     if not factors and _provably_infinite(exponent, lower, upper):
         return arb.pos_inf()
     smooth = lower is None and upper is None and not any(
@@ -97,11 +104,12 @@ def _reflected(form: Form) -> Form:
 def _narrowed(domain: Interval, exponent: Form) -> Interval:
     lower, upper = domain
     for lo, hi, k in exponent.walls:
-        if sign(k) < 0:
-            _require_inside(Form(walls=((lo, hi, k),)), domain)
-            continue
-        lower = lo if lower is None else _extreme(lower, lo, 1)
-        upper = hi if upper is None else _extreme(upper, hi, -1)
+        if sign(k) > 0:
+            lower = lo if lower is None else _extreme(lower, lo, 1)
+            upper = hi if upper is None else _extreme(upper, hi, -1)
+    for wall in exponent.walls:
+        if sign(wall[2]) < 0 and not _inside(wall, (lower, upper)):
+            raise Unbounded("Uniform, by whose density of 0 is divided")
     return lower, upper
 
 
@@ -113,11 +121,27 @@ def _extreme(a: Any, b: Any, direction: int) -> Any:
     return a if order == direction else b
 
 
-def _require_inside(factor: Form, domain: Interval) -> None:
-    for lo, hi, _ in factor.walls:
-        inside = domain[0] is not None and domain[1] is not None and domain[0] >= lo and domain[1] <= hi
-        if not inside:
-            raise Unbounded("Uniform, whose log-density is -inf on a part of what is integrated over")
+def _inside(wall: tuple[Any, Any, Any], domain: Interval) -> bool:
+    lo, hi, _ = wall
+    return bool(domain[0] is not None and domain[1] is not None and domain[0] >= lo and domain[1] <= hi)
+
+
+def _infinity(factors: Sequence[Form], domain: Interval) -> arb | None:
+    """What a factor that is infinite on a part of the domain makes of the integral: -inf, +inf, or None if none is.
+
+    The density of a Uniform is 0 outside its walls, so its log-density is -inf there, on a set of positive weight.
+    """
+    found = [(factor, wall) for factor in factors for wall in factor.walls if not _inside(wall, domain)]
+    if not found:
+        return None
+    lower, upper = domain
+    certain = all(
+        lower is None or upper is None or lower < lo or upper > hi for _, (lo, hi, _) in found
+    )  # fmt: skip
+    signs = {sign(k) for _, (_, _, k) in found}
+    if len(factors) > 1 or not certain or len(signs) > 1:
+        raise Unbounded("Uniform, whose log-density is -inf on a part of what is integrated over")
+    return arb.neg_inf() if signs == {1} else arb.pos_inf()
 
 
 # --- where the mass is: floats, for choosing nodes only -----------------------------------------------------------
@@ -150,6 +174,13 @@ def _locate(form: Form) -> tuple[Any, fmpq]:
 
 def _window(exponent: Form, factors: Sequence[Form], domain: Interval, nats: float) -> _Window:
     """Peak and extent of exp(exponent), by floats."""
+    try:
+        return _search(exponent, factors, domain, nats)
+    except (ArithmeticError, ValueError):
+        raise Unbounded("an integrand that is out of the range of floats") from None
+
+
+def _search(exponent: Form, factors: Sequence[Form], domain: Interval, nats: float) -> _Window:
     shift, scale = _locate(exponent)
     for _ in range(8):
         moved = exponent.moved(shift, scale)
@@ -376,8 +407,9 @@ def _cells(form: Form, parts: Sequence[Form], start: arb, h: arb, left: int, rig
 def _adaptive(exponent: Form, factors: Sequence[Form], domain: Interval, bits: int) -> arb:
     window = _window(exponent, factors, domain, bits * math.log(2) + 4)
     m, s = window.shift, window.scale
-    form, parts = window.exponent.balls(), [f.balls() for f in window.factors]
-    form = replace(form, c=form.c - arb(window.top))
+    # Towards each side in the form in which what cancels there cancels exactly.
+    form, parts = _facing(window.exponent, 1, window.top), [_facing(f, 1) for f in window.factors]
+    form_left, parts_left = _facing(window.exponent, -1, window.top), [_facing(f, -1) for f in window.factors]
     ends = [None if end is None else (end - m) / s for end in domain]
     kinks = _ordered([k for f in (window.exponent, *window.factors) for k in f.kinks()])
     tolerance = arb(2) ** -bits
@@ -387,17 +419,25 @@ def _adaptive(exponent: Form, factors: Sequence[Form], domain: Interval, bits: i
         upper, tail = _cut(form, parts, max([window.peak, *(_float(k) for k in kinks)]), tolerance)
         total += arb(0, tail.upper())
     if lower is None:
-        mirror, mirrored = _reflected(form), [_reflected(f) for f in parts]
+        mirror, mirrored = _reflected(form_left), [_reflected(f) for f in parts_left]
         negative, tail = _cut(mirror, mirrored, max([-window.peak, *(-_float(k) for k in kinks)]), tolerance)
         total += arb(0, tail.upper())
         lower = -negative
     inner = [k for k in kinks if sign(k - lower) > 0 and sign(upper - k) > 0]
     points = _with_splits([arb(p) for p in (lower, *inner, upper)], window.peak)
     for a, b in zip(points, points[1:], strict=False):
-        total += _piece(form, parts, a, b, bits, tolerance)
+        if a + b > 2 * arb(window.peak):
+            total += _piece(form, parts, a, b, bits, tolerance)
+        else:
+            total += _piece(form_left, parts_left, a, b, bits, tolerance)
     if not total.is_finite():
         raise Unbounded("an integrand that the adaptive integrator cannot enclose")
     return total * arb(window.top).exp() * s
+
+
+def _facing(form: Form, direction: int, top: float = 0.0) -> Form:
+    form = form.facing(direction).balls()
+    return replace(form, c=form.c - arb(top))
 
 
 def _ordered(points: list[Any]) -> list[Any]:
@@ -459,5 +499,7 @@ def _piece(form: Form, parts: Sequence[Form], a: arb, b: arb, bits: int, toleran
             value = value * part.complex(z, analytic)
         return value
 
-    result = acb.integral(integrand, acb(a), acb(b), rel_tol=arb(2) ** -bits, abs_tol=tolerance)
+    result = acb.integral(
+        integrand, acb(a), acb(b), rel_tol=arb(2) ** -bits, abs_tol=tolerance, eval_limit=MOST_EVALUATIONS
+    )
     return result.real

@@ -84,7 +84,15 @@ def _power_tail(exponent: Form, factors: Sequence[Form], cut: arb, a: arb) -> ar
     squares = [(atom, k) for atom, k in exponent.atoms if isinstance(atom, LogSquare)]
     if not squares or not a == 0:
         raise Unbounded("a tail without decay")
-    rest = replace(exponent, atoms=tuple(part for part in exponent.atoms if not isinstance(part[0], LogSquare)))
+    # A term -k softplus is at most 0; where forms face right it also tends to 0, so nothing is lost by dropping it.
+    rest = replace(
+        exponent,
+        atoms=tuple(
+            (atom, k)
+            for atom, k in exponent.atoms
+            if not isinstance(atom, LogSquare) and not (isinstance(atom, Softplus | Growth) and k < 0)
+        ),
+    )
     height, slope = rest.line(cut)
     if not slope <= 0:
         raise Unbounded("a tail that grows")
