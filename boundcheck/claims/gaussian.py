@@ -26,7 +26,7 @@ from functools import cached_property
 
 from flint import arb
 
-from boundcheck.claims.box import DEFAULT_BOXES, DEFAULT_EPS, DEFAULT_SECONDS, BoxResult, Progress, minimise
+from boundcheck.claims.branching import DEFAULT_BOXES, DEFAULT_EPS, DEFAULT_SECONDS, BoxResult, Progress, minimise
 from boundcheck.claims.landscape import Interval, LogFormLandscape
 from boundcheck.claims.logforms import LogForm, LogForms, Ratio
 from boundcheck.errors import BadInput, UnknownName
