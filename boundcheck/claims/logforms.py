@@ -74,7 +74,7 @@ class LogForms:
         inside: Sequence[Fraction],
         positive: Callable[[Polynomial], bool] | None = None,
         seconds: float = 60.0,
-        most_terms: int = 20_000,
+        most_terms: int = 5_000,
     ) -> None:
         self.names = tuple(names)
         self.ring = fmpz_mpoly_ctx.get(list(names) or ["none"], Ordering.lex)
