@@ -155,31 +155,27 @@ def integrate_lines(
     points, fixed = _points(lines, far)
     call = _chunked(integrand, effort)
     rows = np.arange(len(points))
-    magnitude, blocked = _at_points(call, points)
+    magnitude, blocked, endless = _at_points(call, points)
     edge = _edge(magnitude, blocked)
     points, magnitude, fixed = _climb(call, points, magnitude, fixed, lines)
     magnitude_mass = _mass_floor(points, magnitude)
     keep_tail, tail, infinite, undecided = _tails(call, points, magnitude, magnitude_mass, lines, tolerance, far)
+    keep_tail &= ~endless
     keep_tail &= edge <= magnitude_mass + np.log(tolerance) - 6.0
-    if keep_tail.any() and not far:
-        near = ~keep_tail
-        result = _nothing(len(rows))
-        for subset, further in ((near, False), (keep_tail, True)):
-            if subset.any():
-                chosen = np.flatnonzero(subset)
-                relayed = _relay(integrand, chosen)
-                if further:
-                    part = integrate_lines(relayed, lines.take(chosen), tolerance, effort, far=True, signed=signed)
-                else:
-                    part = _refine(
-                        _chunked(relayed, effort), points[chosen], magnitude[chosen], fixed[chosen],
-                        magnitude_mass[chosen], tail[chosen], tolerance, effort, signed,
-                    )  # fmt: skip
-                result.put(chosen, part)
-        return result
-    result = _refine(call, points, magnitude, fixed, magnitude_mass, tail, tolerance, effort, signed)
-    result.infinite = np.where(infinite != 0, infinite, result.infinite)
-    result.undecided = undecided | ((edge > magnitude_mass + np.log(tolerance) - 6.0) & (result.infinite == 0))
+    near = np.flatnonzero(~keep_tail) if not far else rows
+    result = _nothing(len(rows))
+    if len(near):
+        relayed = integrand if len(near) == len(rows) else _relay(integrand, near)
+        chosen = (points[near], magnitude[near], fixed[near], magnitude_mass[near], tail[near])
+        result.put(near, _refine(_chunked(relayed, effort), *chosen, tolerance, effort, signed))
+    result.infinite = np.where(infinite != 0, infinite, np.where(endless, 1.0, result.infinite))
+    cut_off = edge > magnitude_mass + np.log(tolerance) - 6.0
+    result.undecided = (undecided & ~endless) | (cut_off & (result.infinite == 0))
+    if len(near) < len(rows):
+        further = np.flatnonzero(keep_tail)
+        relayed = _relay(integrand, further)
+        part = integrate_lines(relayed, lines.take(further), tolerance, effort, far=True, signed=signed)
+        result.put(further, part)
     return result
 
 
@@ -245,10 +241,17 @@ def _points(lines: Lines, far: bool) -> tuple[Array, NDArray[np.bool_]]:
     return np.take_along_axis(points, order, axis=1), np.take_along_axis(fixed, order, axis=1)
 
 
-def _at_points(call: Integrand, points: Array) -> tuple[Array, NDArray[np.bool_]]:
+def _at_points(call: Integrand, points: Array) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
     entry = np.repeat(np.arange(len(points)), points.shape[1])
     sample = call(entry, points.ravel(), False)
-    return sample.magnitude().reshape(points.shape), sample.blocked().reshape(points.shape)
+    magnitude = sample.magnitude().reshape(points.shape)
+    endless = np.zeros(len(points), dtype=bool)
+    if sample.value is None:
+        # An inner integral that surely diverges at several places makes this one diverge.
+        sure = np.isposinf(sample.log_weight) & np.isfinite(sample.log_weight_error)
+        endless = sure.reshape(points.shape).sum(axis=1) >= 4
+    magnitude = np.where(np.isposinf(magnitude), -_LIGHT, magnitude)
+    return magnitude, sample.blocked().reshape(points.shape), endless
 
 
 def _edge(magnitude: Array, blocked: NDArray[np.bool_]) -> Array:
