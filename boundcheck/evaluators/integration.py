@@ -319,7 +319,7 @@ class _Walk:
         for choice in itertools.product(*(table or () for table in tables)):
             point = choice[0] if scalar else tuple(choice)
             weight = self._density(laws, point, term)
-            if isinstance(weight, Form) or not (arb(weight) == arb.neg_inf()):
+            if isinstance(weight, Form) or not _is_minus_infinity(weight):
                 out.append((weight, point))
         return out
 
@@ -329,7 +329,7 @@ class _Walk:
         for point in points:
             with self._bound(law.var, point):
                 weights.append((self.value(law.log_density), point))
-        weights = [(w, p) for w, p in weights if isinstance(w, Form | Sum) or not (arb(w) == arb.neg_inf())]
+        weights = [(w, p) for w, p in weights if isinstance(w, Form | Sum) or not _is_minus_infinity(w)]
         if not law.rescale:
             return weights
         total = self._log(_add([self._exp(w, term) for w, _ in weights]), term)
@@ -521,12 +521,16 @@ def _observation(x: Any) -> Any:
 def _support(law: Density) -> list[Symbol] | None:
     """The points of a finite law."""
     if isinstance(law, Discrete):
-        return [as_symbol(p) for p, w in zip(law.points, law.probabilities, strict=True) if not w == 0]
+        return [as_symbol(p) for p, w in zip(law.points, law.probabilities, strict=True) if not is_zero(exact(w))]
     if isinstance(law, BernoulliLogit):
         return [as_symbol(0), as_symbol(1)]
     if isinstance(law, Binomial):
         return [as_symbol(v) for v in range(int(law.n) + 1)]
     return None
+
+
+def _is_minus_infinity(value: Any) -> bool:
+    return bool(arb(value) == arb.neg_inf())
 
 
 def _domain(space: Any) -> tuple[Any, Any]:

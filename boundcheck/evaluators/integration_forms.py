@@ -21,6 +21,7 @@ from boundcheck.models.arithmetic import analytic_required
 from boundcheck.models.densities import Density
 
 ZERO = fmpq(0)
+ONE = fmpq(1)
 
 
 class Unbounded(Exception):
@@ -269,7 +270,7 @@ class LogSquare(Atom):
 
     def size(self, x: arb, a: arb) -> arb:
         q2 = a * a / self.w2  # Re(1 + w^2) > 0, so the argument is below pi / 2
-        return self.real(x) + q2.log1p() - (1 - q2).log() + (arb.pi() / 2 if not a == 0 else 0)
+        return self.real(x) + q2.log1p() - (1 - q2).log() + (0 if is_zero(a) else arb.pi() / 2)
 
     def growth(self, r: arb, a: arb) -> tuple[arb, arb, arb]:
         return self.size(r, a), 1 / self.w2.sqrt(), arb(0)  # the slope 2p / (1 + p^2) is at most 1
@@ -300,7 +301,7 @@ class Kink(Atom):
         return k * (r - self.at), k
 
     def size(self, x: arb, a: arb) -> arb:
-        if not a == 0:
+        if not is_zero(a):
             raise Unbounded(self.what)
         return abs(x - self.at)
 
@@ -357,7 +358,7 @@ class LogSum(Atom):
         return k * total, k * slope
 
     def size(self, x: arb, a: arb) -> arb:
-        if not a == 0:
+        if not is_zero(a):
             raise Unbounded(self.what)
         return sum((form.size(x, a) for form in self.forms), arb(len(self.forms)).log())
 
@@ -373,7 +374,7 @@ class Opaque(Atom):
     point: Any
     peak: Any
     m: Any = ZERO
-    s: Any = fmpq(1)
+    s: Any = ONE
 
     @property
     def what(self) -> str:  # type: ignore[override]
@@ -563,7 +564,7 @@ class Form:
         rate = arb(0)
         for atom, k in self.atoms:
             if isinstance(atom, LogSum):
-                if not a == 0:
+                if not is_zero(a):
                     raise Unbounded(atom.what)
                 b[0] = b[0] + abs(k) * arb(len(atom.forms)).log()
                 for form in atom.forms:

@@ -212,7 +212,7 @@ def _opaque(law: Density, point: Symbol, reason: str) -> Form:
     if not point.is_constant:
         raise Unbounded(f"{name}: {reason}")
     x: Any = point.intercept
-    if isinstance(law, BernoulliLogit) or isinstance(law, Binomial):
+    if isinstance(law, BernoulliLogit | Binomial):
         parameters, peak, x = [law.logit], arb(0), count(point)
     elif isinstance(law, PoissonLog):
         parameters, peak, x = [law.log_rate], arb(0), count(point)

@@ -2,8 +2,8 @@
 
 Where the integrand is analytic on a strip around the whole line, a trapezoid rule with a proven error is by far the
 fastest: for f analytic on |Im z| < a with integrals of |f(x + iy)| over x at most M for |y| < a, the infinite sum with
-step h is off by at most 2 M / (e^(2 pi a / h) - 1) (Trefethen & Weideman 2014, theorem 5.1). For a product of Gaussians,
-logistic and Student factors |f(x + iy)| <= C f(x), so M is C times the integral itself and the error is relative to
+step h is off by at most 2 M / (e^(2 pi a / h) - 1) (Trefethen & Weideman 2014, theorem 5.1). For a product of
+Gaussians, logistic and Student factors |f(x + iy)| <= C f(x), so M is C times the integral and the error relative to
 it: no pilot run, no estimate. Otherwise M is bounded by enclosures on cells that cover the line. Elsewhere (kinks,
 edges, mixtures inside a logarithm) Arb's adaptive integrator runs between the points where the integrand is not
 analytic, with proven tails beyond the last of them.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import flint
@@ -264,7 +265,7 @@ def _extent(form: Form, peak: float, target: float) -> float:
         try:
             height, slope = form.line(peak + distance)
         except Unbounded:
-            slope = 0.0
+            height, slope = math.inf, 0.0
         if slope < 0 and height - math.log(-slope) <= target:
             return peak + distance
         distance *= 1.25
@@ -425,7 +426,7 @@ def _adaptive(exponent: Form, factors: Sequence[Form], domain: Interval, bits: i
         lower = -negative
     inner = [k for k in kinks if sign(k - lower) > 0 and sign(upper - k) > 0]
     points = _with_splits([arb(p) for p in (lower, *inner, upper)], window.peak)
-    for a, b in zip(points, points[1:], strict=False):
+    for a, b in pairwise(points):
         if a + b > 2 * arb(window.peak):
             total += _piece(form, parts, a, b, bits, tolerance)
         else:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from flint import arb, fmpq
 
 from boundcheck.evaluators.integration_forms import Form, Growth, Kink, LogSquare, LogSum, Softplus, Unbounded, sign
+from boundcheck.evaluators.integration_symbols import is_zero
 
 
 def tail_bound(exponent: Form, factors: Sequence[Form], cut: arb, strip: arb | None = None) -> arb:
@@ -82,7 +83,7 @@ def _product(a: list[arb], b: list[arb]) -> list[arb]:
 def _power_tail(exponent: Form, factors: Sequence[Form], cut: arb, a: arb) -> arb:
     """With s = 1 + t / D and D the largest distance of the cut from a centre: Student's t is a power of s."""
     squares = [(atom, k) for atom, k in exponent.atoms if isinstance(atom, LogSquare)]
-    if not squares or not a == 0:
+    if not squares or not is_zero(a):
         raise Unbounded("a tail without decay")
     # A term -k softplus is at most 0; where forms face right it also tends to 0, so nothing is lost by dropping it.
     rest = replace(
@@ -106,10 +107,8 @@ def _power_tail(exponent: Form, factors: Sequence[Form], cut: arb, a: arb) -> ar
     power = arb(0)
     for (atom, k), d in zip(squares, distances, strict=True):
         p2 = d * d / atom.w2
-        if sign(k) < 0:  # 1 + P^2 s^2 >= P^2 s_d^2, and s_d = 1 + t/d >= s
-            height = height + k * p2.log()
-        else:  # 1 + P^2 s_d^2 <= (1 + P^2) s_d^2, and s_d <= (far / d) s
-            height = height + k * (p2.log1p() + 2 * (far / d).log())
+        # With s_d = 1 + t / d: P^2 s_d^2 <= 1 + P^2 s_d^2 <= (1 + P^2) s_d^2, and s <= s_d <= (far / d) s.
+        height = height + k * (p2.log() if sign(k) < 0 else p2.log1p() + 2 * (far / d).log())
         power = power - 2 * k
     spare = power - 1
     if not spare > 0:
@@ -155,7 +154,7 @@ def _in_powers(form: Form, cut: arb, far: arb, small: arb) -> list[tuple[arb, ar
                 out += [(k * c, p) for c, p in _in_powers(part, cut, far, small)]
         else:
             raise Unbounded(atom.what)
-    return [(c, p) for c, p in out if not c == 0]
+    return [(c, p) for c, p in out if not is_zero(c)]
 
 
 # --- divergence ----------------------------------------------------------------------------------------------------
@@ -175,7 +174,7 @@ def diverges(exponent: Form) -> bool:
         for coefficient in (p2, p1):
             if sign(coefficient):
                 return sign(coefficient) > 0
-        return bool(logs >= -1)  # the integral of z^p diverges for p >= -1
+        return bool(logs >= -1)  # type: ignore[operator]  # the integral of z^p diverges for p >= -1
     except Unbounded:
         return False
 
