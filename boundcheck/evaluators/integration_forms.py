@@ -206,8 +206,9 @@ class Growth(Atom):
         return math.inf if k is None or k > 0 else math.pi / 2 / abs(_float(self.a))
 
     def strip(self, k: Any, a: arb) -> tuple[arb, Any]:
-        # Re(k e^(p + iq)) = k e^p cos q.
-        return arb(0), k if sign(k) > 0 else k * (abs(self.a) * a).cos()
+        # Re(k e^(p + iq)) = k e^p cos q, and cos decreases on [0, pi].
+        theta = abs(self.a) * a
+        return arb(0), k if sign(k) > 0 else k * (theta.cos() if theta < arb.pi() else arb(-1))
 
     def size(self, x: arb, a: arb) -> arb:
         return (self.b + self.a * x).exp()
