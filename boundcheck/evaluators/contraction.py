@@ -227,7 +227,7 @@ class _Reader:
             self.cannot(term, f"a factored model has no {law.role}")
         var = self._latent((*law.args, *term.point), term)
         self._factors(law.role)
-        return LogSum(parts={var: {law.role: (Fraction(1), Fraction(0))}})
+        return LogSum(parts={var: {law.role: (1, 0)}})
 
     def _law(self, law: Law, var: Var, term: Term) -> tuple[Roles, LogSum]:
         """The log-density of a law at its variable, and the logarithm of its mass."""

@@ -343,8 +343,10 @@ class _Elimination:
         """log sum_{abc} U(a,b) V(b,c) W(a,c) by a matrix product; None if the weights are not of this form."""
         if any(not table.plain or table.data.size * 4 > self.most for table in weights):
             return None
+        if len(weights) != 3 and max(table.data.size for table in weights) > _MOST_COPIED:
+            return None
         hosts = absorbed(weights)
-        if len(hosts) != 3 or any(len(host) > 1 and host[0].data.size > _MOST_COPIED for host in hosts):
+        if len(hosts) != 3:
             return None
         tables = [add_up(host, host[0].scope, self.sizes) if len(host) > 1 else host[0] for host in hosts]
         u, v, w = (set(table.scope) for table in tables)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from boundcheck.evaluators.potentials import UNIT
 from boundcheck.language.terms import Var
 
-Coefficients: TypeAlias = tuple[Fraction, Fraction]
+Coefficients: TypeAlias = tuple[int | Fraction, int | Fraction]
 """The sum of the positive and the sum of the negative coefficients; apart, because log 0 - log 0 has no value."""
 
 Roles: TypeAlias = dict[str, Coefficients]
@@ -53,14 +53,15 @@ def joined(a: Roles, b: Roles) -> Roles:
     """The sum of two sums of log-densities of one variable."""
     out = dict(a)
     for role, (positive, negative) in b.items():
-        mine = out.get(role, (Fraction(0), Fraction(0)))
+        mine = out.get(role, (0, 0))
         out[role] = (mine[0] + positive, mine[1] + negative)
     return out
 
 
 def _scaled(roles: Roles, scale: Fraction) -> Roles:
-    pairs = {role: (scale * positive, scale * negative) for role, (positive, negative) in roles.items()}
-    return pairs if scale > 0 else {role: (negative, positive) for role, (positive, negative) in pairs.items()}
+    factor = scale.numerator if scale.denominator == 1 else scale  # integers are faster, and most are
+    pairs = {role: (factor * positive, factor * negative) for role, (positive, negative) in roles.items()}
+    return pairs if factor > 0 else {role: (negative, positive) for role, (positive, negative) in pairs.items()}
 
 
 def rounding(number: float) -> float:
