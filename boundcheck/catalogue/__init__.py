@@ -12,7 +12,7 @@ from importlib import import_module
 from boundcheck.claims.claim import Claim
 from boundcheck.errors import UnknownName
 
-FAMILIES = ("elbo", "denoising", "importance", "renyi", "hierarchical", "thermodynamic", "sampling")
+FAMILIES = ("elbo", "denoising", "importance", "renyi", "hierarchical", "thermodynamic", "sampling", "continuous")
 
 
 @cache

@@ -12,15 +12,17 @@ from typing import Any
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
-from boundcheck.evaluators.strongest import FIRST_PRECISION, value_of
+from boundcheck.evaluators.strongest import FIRST_PRECISION, Model, require_observation, value_of
+from boundcheck.evaluators.values import Enclosure, Exact
 from boundcheck.models.finite import FiniteModel
+from boundcheck.models.linear_gaussian import LinearGaussianModel
 
 LAST_PRECISION = 1024
 """Bits at which enclosures give up."""
 
 
-def check(claim: Claim, model: FiniteModel, x: int = 0) -> Verdict:
-    """Decide a claim on one model and observation.
+def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
+    """Decide a claim on one model and observation (the number of a state for a finite model, else the value of x).
 
     A formula without a value there (inf - inf) leaves the claim undecided, with that reason.
 
@@ -32,8 +34,7 @@ def check(claim: Claim, model: FiniteModel, x: int = 0) -> Verdict:
     >>> print(check(claim, claim.witness()))
     violated (exact)
     """
-    if isinstance(x, bool) or not isinstance(x, int) or not 0 <= x < model.sizes["x"]:
-        raise BadInput("x", x, f"the number of an observed state, 0 to {model.sizes['x'] - 1}")
+    require_observation(model, x)
     lhs, rhs = claim.terms
     precision = FIRST_PRECISION
     while True:
@@ -45,18 +46,19 @@ def check(claim: Claim, model: FiniteModel, x: int = 0) -> Verdict:
             return verdict
         if lhs == rhs:  # the same formula twice: nothing to compute
             return Verdict(Outcome.HOLDS, Guarantee.EXACT, claim.relation, verdict.lhs, verdict.rhs, 0.0)
-        if precision >= LAST_PRECISION or not model.is_exact():
+        refinable = isinstance(verdict.lhs, Exact | Enclosure) and isinstance(verdict.rhs, Exact | Enclosure)
+        if precision >= LAST_PRECISION or not refinable or isinstance(model, LinearGaussianModel):
             return verdict
         precision *= 2
 
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """A claim decided at every observation of one model; `verdict` is the worst of them, at `x`."""
+    """A claim decided at observations of one model; `verdict` is the worst of them, at `x`."""
 
     claim: Claim
-    model: FiniteModel
-    x: int
+    model: Model
+    x: Any
     verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:

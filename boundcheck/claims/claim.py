@@ -11,6 +11,7 @@ from typing import Any
 
 from boundcheck.claims.decide import Relation
 from boundcheck.errors import BadInput
+from boundcheck.evaluators.strongest import Model
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.laws import ModelLaw, laws_in
 from boundcheck.language.terms import Term, X
@@ -30,6 +31,7 @@ class Claim:
         source: who claims it: author, year, equation where known.
         gap: a formula equal to rhs - lhs whose terms are non-negative by their form, where one is known.
         witness: a function that returns a model on which the claim is known to fail, where one is known.
+        family: the name of the family of models on which the claim is to be judged (see `claims.family`).
         covering: the claim is made for encoders with q(z|x) > 0 wherever p(x,z) > 0, and judged on such models only.
         note: what a reader should know, for example why no gap is given.
 
@@ -49,7 +51,8 @@ class Claim:
     statement: str = ""
     source: str = ""
     gap: Formula | Term | None = None
-    witness: Callable[[], FiniteModel] | None = None
+    witness: Callable[[], Model] | None = None
+    family: str = "finite"
     covering: bool = False
     note: str = ""
 
@@ -66,11 +69,13 @@ class Claim:
         """Both sides, as terms."""
         return trace(self.lhs), trace(self.rhs)
 
-    def applies(self, model: FiniteModel, x: int) -> bool:
+    def applies(self, model: Model, x: Any) -> bool:
         """True if the claim says something about this model and observation.
 
         An impossible observation has nothing to bound; a claim about covering encoders ignores models with holes.
         """
+        if not isinstance(model, FiniteModel):
+            return True  # densities on a line or a space cover one another
         joint = model.table("joint")[x]
         if not any(joint):
             return False
@@ -107,6 +112,7 @@ class Claim:
             "latex": self.latex,
             "statement": self.statement,
             "source": self.source,
+            "family": self.family,
             "gap": self.gap.text if isinstance(self.gap, Term) else None,
             "note": self.note,
         }

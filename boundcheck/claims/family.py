@@ -7,9 +7,12 @@ encoder equal to the posterior, squares (whose geometric means are rational). Th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
+from boundcheck.errors import UnknownName
+from boundcheck.evaluators.strongest import Model
 from boundcheck.models.finite import FiniteModel
 
 Row = list[Fraction]
@@ -29,6 +32,31 @@ def finite_models(count: int, seed: int = 0) -> Iterator[FiniteModel]:
     for number in range(count):
         corner = corners[number % len(corners)]
         yield _model(rng, corner)
+
+
+def cases(family: str, count: int, seed: int = 0) -> Iterator[tuple[Model, Sequence[Any]]]:
+    """`count` models of a family, each with the observations at which a claim is to be decided.
+
+    Raises:
+        UnknownName: there is no such family.
+    """
+    if family == "finite":
+        for model in finite_models(count, seed):
+            yield model, range(model.sizes["x"])
+        return
+    from boundcheck.claims import continuous_family
+
+    if family not in CONTINUOUS:
+        raise UnknownName("family", family, ("finite", *CONTINUOUS))
+    yield from getattr(continuous_family, CONTINUOUS[family])(count, seed)
+
+
+CONTINUOUS = {
+    "linear-gaussian": "linear_gaussian",
+    "relaxed-bernoulli": "relaxed_bernoulli",
+    "data-densities": "data_densities",
+}
+"""The families of `continuous_family`, by the name that a claim gives."""
 
 
 def _model(rng: random.Random, corner: str | None) -> FiniteModel:

@@ -11,7 +11,8 @@ average: an expectation under a normalised law, or a mean over copies.
   most log E[Y];
 - series: 1 + v + ... + v^n/n! <= exp v for odd n;
 - choice: a <= max(a, b), min(a, b) <= a, and log mean_k Y_k <= max_k log Y_k over copies;
-- support: log A E_{v ~ q}[g(v)/q(v)] <= log sum_v g(v), with equality if q covers g;
+- support: log A E_{v ~ q}[g(v)/q(v)] <= log sum_v g(v), with equality if q covers g; the same with further variables
+  that are drawn from laws q_i and scored by normalised laws r_i (auxiliary models);
 - averages, positive multiples and sums preserve order.
 
 A rule that is not listed is not used, so a formula that holds for a subtler reason is simply not proved here. Where
@@ -370,19 +371,64 @@ def _of_odd_series(term: Term) -> Term | None:
 
 
 def _support(lower: Term, upper: Term) -> bool:
-    """c log sum_v g(v) >= c log A E_{v ~ q}[g(v) / q(v)] for c > 0, with g >= 0 free of what A averages over."""
+    """c log sum_z g(z) >= c log A E_{v1 ~ q1} E_{v2 ~ q2}...[g(z) prod r_j(v_j) / prod q_i(v_i)] for c > 0.
+
+    z is one of the v_i, and each other one has a normalised law r_j of its own, which may depend on z (an auxiliary
+    model); g >= 0 depends on z alone, whatever A averages over.
+    """
     (c, upper_core), (d, lower_core) = _scaled(upper), _scaled(lower)
     if c != d or c <= 0 or not (_is_log(upper_core) and _is_log(lower_core)):
         return False
     whole, core = upper_core.children[0], lower_core.children[0]
-    averaged = []
-    while isinstance(core, Expect) and isinstance(core.body, Expect):
-        averaged.append(core)
+    links: list[Expect] = []
+    while isinstance(core, Expect) and not core.consumed_plates and is_normalised(core.law):
+        links.append(core)
         core = core.body
-    if not isinstance(core, Expect) or core.consumed_plates or not all(is_normalised(a.law) for a in averaged):
+    if not (isinstance(core, Apply) and core.op == "exp" and isinstance(whole, Integrate)):
         return False
-    ratio = _ratio(whole, core.law, core.var)
-    return ratio is not None and is_normalised(core.law) and core.body == ratio
+    if not (isinstance(whole.body, Apply) and whole.body.op == "exp"):
+        return False
+    return any(_rescored(core.args[0], whole, links, link.var) for link in links)
+
+
+def _rescored(exponent: Term, whole: Integrate, links: list[Expect], z: Var) -> bool:
+    """exponent = log g(z) + sum log r_j(v_j) - sum log q_i(v_i), with z among the v_i and not among the v_j."""
+    if z.space != whole.space:
+        return False
+    left = list(_parts_of(exponent))
+    assert isinstance(whole.body, Apply)
+    for part in _parts_of(substitute(whole.body.args[0], {whole.var: z})):
+        if part not in left:
+            return False
+        left.remove(part)
+    laws = {link.var: link.law for link in links}
+    divided: set[Term] = set()
+    for part in left:
+        negated = multiply(-1, part)
+        if isinstance(part, LogDensity):
+            continue
+        if not isinstance(negated, LogDensity) or not isinstance(point := negated.point[0], Var):
+            return False
+        if point in divided or point not in laws or negated != LogDensity(laws[point], (point,)):
+            return False
+        divided.add(point)
+    parents: dict[Term, frozenset[Var]] = {z: frozenset()}
+    for part in left:
+        if isinstance(part, LogDensity):
+            if len(part.point) != 1 or part.point[0] in parents or not is_normalised(part.law):
+                return False
+            parents[part.point[0]] = frozenset().union(*(child.free for child in part.law.children))
+    if divided != set(parents):
+        return False
+    # What is only averaged is drawn with the rest: laws may depend on it and it on them, but not in a circle.
+    for link in links:
+        if link.var not in divided:
+            parents[link.var] = frozenset().union(*(child.free for child in link.law.children))
+    return _acyclic(parents)
+
+
+def _parts_of(term: Term) -> tuple[Term, ...]:
+    return term.args if isinstance(term, Apply) and term.op == "add" else (term,)
 
 
 def _ratio(whole: Term, law: Law, var: Var) -> Term | None:

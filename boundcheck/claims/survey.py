@@ -1,7 +1,8 @@
 """Deciding a claim over a family: what is known of it, in words that say no more than was found.
 
 - refuted: a witness, decided exactly or by enclosures.
-- proved: both sides are the same formula, or the difference of the sides cannot be negative by its form.
+- proved: both sides are the same formula, or the difference of the sides cannot be negative by its form; or the
+  claim's gap is an identity for all tables of the stated sizes, their entries being symbols.
 - gap verified: the claim's gap cannot be negative by its form, and rhs - lhs = gap exactly at N models.
 - survived: N models were tried and none violates the claim. That is no proof, so the verdict is "undecided".
 - undecided: nothing of the above, for example because no model could be decided.
@@ -10,17 +11,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from typing import Any
 
 from boundcheck.claims.check import ModelCheck, check, value_of
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
-from boundcheck.claims.family import finite_models
+from boundcheck.claims.family import cases
 from boundcheck.claims.gap import always_at_most, nonnegative_by_form
+from boundcheck.claims.symbolic import prove_gap
 from boundcheck.errors import BadInput, UndefinedValue
+from boundcheck.evaluators.strongest import Model
 from boundcheck.evaluators.values import json_float
 from boundcheck.language.terms import ZERO, Term, add, multiply
 from boundcheck.models.finite import FiniteModel
@@ -30,6 +34,10 @@ DEFAULT_COUNT = 60
 
 FEWEST_VERIFIED = 10
 """At how many observations a gap must be exact before it counts as verified."""
+
+SYMBOLIC_SIZES = ({"z": 2, "x~": 2}, {"z": 3, "x~": 3})
+SYMBOLIC_SECONDS = 5.0
+"""For which tables, and for how long each, a gap is tried as an identity in the entries as symbols."""
 
 
 class Status(Enum):
@@ -84,25 +92,32 @@ class Survey:
             "models": self.models,
             "skipped": self.skipped,
             "open": self.open,
-            "witness": {"model": self.witness.model.to_json(), "x": self.witness.x} if self.witness else None,
+            "witness": {"model": _model_json(self.witness.model), "x": self.witness.x} if self.witness else None,
         }
+
+
+def _model_json(model: Model) -> Any:
+    return model.to_json() if isinstance(model, FiniteModel) else repr(model)
 
 
 def survey(
     claim: Claim,
-    models: Iterable[FiniteModel] | None = None,
+    models: Iterable[FiniteModel | tuple[Model, Sequence[Any]]] | None = None,
     *,
     count: int = DEFAULT_COUNT,
     seed: int = 0,
+    symbolic: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> Survey:
-    """Judge a claim over a family of finite models.
+    """Judge a claim over a family of models.
 
     Args:
         claim: the claim.
-        models: the models; by default the claim's known witness, if any, and then `count` random ones.
+        models: finite models, or pairs of a model and observations; by default the claim's known witness, if any, and
+            then `count` random models of the claim's family.
         count: how many random models.
         seed: the seed of the random models.
+        symbolic: whether a gap is also tried as an identity in tables of symbols (a second or so at the most).
         progress: called after each model.
 
     Raises:
@@ -114,10 +129,13 @@ def survey(
     'proved'
     """
     if models is None:
-        models = [*([claim.witness()] if claim.witness else []), *finite_models(count, seed)]
-    tally = _Tally(claim)
-    for model in models:
-        tally.add(model)
+        known = claim.witness() if claim.witness else None
+        first = [known] if isinstance(known, FiniteModel) else []
+        models = chain(first, cases(claim.family, count, seed))
+    tally = _Tally(claim, symbolic)
+    for each in models:
+        model, observations = (each, range(each.sizes["x"])) if isinstance(each, FiniteModel) else each
+        tally.add(model, observations)
         progress()
         if tally.witness:
             break
@@ -125,22 +143,22 @@ def survey(
 
 
 class _Tally:
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
+    def __init__(self, claim: Claim, symbolic: bool) -> None:
+        self.claim, self.symbolic = claim, symbolic and claim.family == "finite"
         self.models = self.skipped = self.open = self.verified = 0
         self.smallest = math.inf
         self.guarantees: set[Guarantee] = set()
         self.witness: ModelCheck | None = None
-        self.wrong_gap: tuple[FiniteModel, int] | None = None
+        self.wrong_gap: tuple[Model, Any] | None = None
         gap = claim.gap if claim.gap is not None or claim.relation == "<=" else ZERO
         assert gap is None or isinstance(gap, Term)
         self.gap = gap
-        self.consistent = 0
+        self.consistent = self.doubtful = 0
 
-    def add(self, model: FiniteModel) -> None:
-        """Decide the claim at every possible observation of one more model."""
+    def add(self, model: Model, observations: Sequence[Any]) -> None:
+        """Decide the claim at observations of one more model."""
         outcomes = set()
-        for x in range(model.sizes["x"]):
+        for x in observations:
             if not self.claim.applies(model, x):
                 continue
             verdict = check(self.claim, model, x)
@@ -148,6 +166,10 @@ class _Tally:
                 outcomes.add("skipped")
                 continue
             outcomes.add(verdict.outcome.value)
+            certified = verdict.guarantee in (Guarantee.EXACT, Guarantee.CERTIFIED)
+            if verdict.outcome is Outcome.VIOLATED and not certified:
+                self.doubtful += 1  # a violation in floats refutes nothing
+                continue
             if verdict.outcome is Outcome.VIOLATED:
                 self.witness = ModelCheck(self.claim, model, x, verdict)
                 self.smallest = verdict.margin
@@ -156,14 +178,14 @@ class _Tally:
                 self.guarantees.add(verdict.guarantee)
                 self.smallest = min(self.smallest, verdict.margin)
             self._verify_gap(model, x, verdict)
-        if "undecided" in outcomes:
+        if "undecided" in outcomes or "violated" in outcomes:
             self.open += 1
         elif "skipped" in outcomes:
             self.skipped += 1
         elif outcomes:
             self.models += 1
 
-    def _verify_gap(self, model: FiniteModel, x: int, verdict: Verdict) -> None:
+    def _verify_gap(self, model: Model, x: Any, verdict: Verdict) -> None:
         lhs, rhs = verdict.lhs, verdict.rhs
         if self.gap is None or self.wrong_gap or lhs is None or rhs is None:
             return
@@ -194,6 +216,8 @@ class _Tally:
             raise BadInput("models", "none", "at least one model with a possible observation")
         if self.models + self.open == 0:
             return Status.UNDECIDED, "no model has values for both sides", None
+        if self.doubtful:
+            return Status.UNDECIDED, f"violated numerically at {self.doubtful} observations, certified at none", None
         reason = proved_by_form(self.claim)
         if reason:
             return Status.PROVED, reason, Guarantee.EXACT
@@ -205,19 +229,21 @@ class _Tally:
             where = f"at {self.verified} observations"
             if self.consistent:
                 where += f" (and to within the enclosures at {self.consistent} whose values are irrational powers)"
+            proof = prove_gap(self.claim, SYMBOLIC_SIZES, seconds=SYMBOLIC_SECONDS) if self.symbolic else None
+            if proof is not None and proof.proved:
+                return Status.PROVED, f"{proof.detail}; and exactly {where}", Guarantee.EXACT
             if self.claim.relation == "==":
                 return Status.GAP_VERIFIED, f"both sides are equal, exactly, {where}", Guarantee.EXACT
             if nonnegative_by_form(self.gap):
-                return (
-                    Status.GAP_VERIFIED,
-                    f"rhs - lhs is a sum of non-negative terms, exactly, {where}",
-                    Guarantee.EXACT,
-                )
+                what = "rhs - lhs is a sum of non-negative terms"
+                return Status.GAP_VERIFIED, f"{what}, exactly, {where}", Guarantee.EXACT
         return Status.SURVIVED, self._survived(), self._weakest()
 
     def _survived(self) -> str:
         left = f", {self.open} left open" if self.open else ""
-        return f"{self.models} models, no violation{left}"
+        gap = f"; its gap agrees with the enclosures at {self.consistent} observations" if self.consistent else ""
+        why = f" ({self.claim.note})" if self.claim.note else ""
+        return f"{self.models} models, no violation{left}{gap}{why}"
 
     def _weakest(self) -> Guarantee | None:
         order = list(Guarantee)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
 from boundcheck.evaluators.quadratic import OutOfRange, WithinRounding
 from boundcheck.evaluators.quadratic_walk import NAME, QuadraticWalk
-from boundcheck.evaluators.values import Approximate
+from boundcheck.evaluators.values import Approximate, Enclosure
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Term
 from boundcheck.models.linear_gaussian import LARGEST, LinearGaussianModel
@@ -82,6 +82,39 @@ def evaluate_each(
     [-2.170034, -2.450034]
     """
     return _evaluate(formula, model, _observations(model, x, batch=True), parameters)
+
+
+def enclose(formula: Formula | Term, model: LinearGaussianModel, x: ArrayLike, **parameters: Any) -> Enclosure:
+    """An interval that contains the value of a formula, in nats: curvatures in rationals, logarithms in balls.
+
+    Floats of the model and of x are read as the decimals that they print as.
+
+    Raises:
+        CannotCompute: as `evaluate`, or a model of more than `LARGEST_RATIONAL` dimensions.
+        UndefinedValue: the value is inf - inf, or the logarithm of a negative number.
+
+    >>> from boundcheck.catalogue.objectives import log_evidence
+    >>> model = LinearGaussianModel(prior=(0, 1), likelihood=(1, 0, 1), encoder=(0.5, 0, 0.25))
+    >>> print(enclose(log_evidence, model, 1.0))
+    [-1.51551212348 +/- 4.65e-12]
+    """
+    import flint
+
+    from boundcheck.evaluators.rational_quadratic import Rationals
+
+    term = trace(formula, **parameters)
+    rows = _observations(model, x, batch=False)
+    if not _is_small(model):
+        raise CannotCompute(NAME, term.text, f"enclosures are for models of at most {LARGEST_RATIONAL} dimensions")
+    with flint.ctx.workprec(_RATIONAL_BITS):
+        try:
+            (value,) = np.broadcast_to(QuadraticWalk(model, rows, Rationals()).number(term, term), 1)
+        except (WithinRounding, OutOfRange) as reason:
+            raise CannotCompute(NAME, term.text, _REASONS[type(reason)]) from None
+        ball = flint.arb(value)
+    if ball.is_nan():
+        raise UndefinedValue(term.text, f"x = {np.array2string(rows[0], threshold=6)}")
+    return Enclosure(ball)
 
 
 def _evaluate(
@@ -160,4 +193,4 @@ def _approximate(value: float, error: float) -> Approximate:
     return Approximate(value, 0.0 if math.isinf(value) else error)
 
 
-__all__ = ["LARGEST_RATIONAL", "evaluate", "evaluate_each"]
+__all__ = ["LARGEST_RATIONAL", "enclose", "evaluate", "evaluate_each"]

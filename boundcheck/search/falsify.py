@@ -66,7 +66,7 @@ def falsify(
         progress: called with the number of models tried so far.
 
     Raises:
-        BadInput: a budget below one.
+        BadInput: a budget below one, or a claim about a family that is not of finite models.
         CannotCompute: a side of the claim that finite models cannot evaluate.
 
     >>> from boundcheck.catalogue import find
@@ -76,6 +76,9 @@ def falsify(
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise BadInput("budget", budget, "a number of models of at least 1")
+    if claim.family != "finite":
+        what = f"a claim about the family {claim.family!r}"
+        raise BadInput("claim", claim.name, "a claim about finite models", f"this is {what}: use survey or check")
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
     hunt = _Hunt(claim, rng, budget, progress)
