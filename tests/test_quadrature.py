@@ -462,7 +462,7 @@ def fine_nodes(places):
     for center, width in places:
         steps = np.longdouble(width) * np.longdouble(2) ** np.arange(-6, math.log2(1e8 * widest / width))
         breaks = np.concatenate([breaks, [center], center - steps, center + steps])
-        near = np.longdouble(width) * np.arange(-12, 12.5, 0.5)
+        near = np.longdouble(width) * np.arange(-30, 30.5, 0.5)
         breaks = np.concatenate([breaks, center + near])
     breaks = np.unique(breaks)
     half, middle = np.diff(breaks) / 2, (breaks[1:] + breaks[:-1]) / 2

@@ -99,7 +99,7 @@ def evaluate_many(
         Values and errors, each of shape (models,). An error of inf says that no value could be told.
 
     Raises:
-        As `evaluate`; one model that cannot be computed stops them all only if its tail cannot be decided.
+        As `evaluate`, but for what concerns a single model's integral, which gets an error of inf.
 
     >>> from boundcheck.catalogue.objectives import log_evidence
     >>> from boundcheck.models.densities import Normal

@@ -433,7 +433,7 @@ def _panels(
     points: Array, magnitude: Array, fixed: NDArray[np.bool_], mass: Array, tolerance: float
 ) -> tuple[Index, Array, Array, Array]:
     """Panels between points, without those of no weight, and with needless points removed."""
-    for parity in (1, 0, 1, 0):
+    for parity in (1, 0, 1):
         points, magnitude, fixed = _thin(points, magnitude, fixed, parity)
     low, high = points[:, :-1], points[:, 1:]
     gap = high - low
@@ -452,16 +452,27 @@ def _panels(
 def _thin(
     points: Array, magnitude: Array, fixed: NDArray[np.bool_], parity: int
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Every other point whose neighbours are of nearly its magnitude takes its left neighbour's place."""
+    """Every other point whose neighbours are of nearly its magnitude is dropped."""
     inner = np.arange(1 + parity, points.shape[1] - 1, 2)
     here, left, right = magnitude[:, inner], magnitude[:, inner - 1], magnitude[:, inner + 1]
     gap = points[:, inner + 1] - points[:, inner - 1]
     straight = left + (right - left) * (points[:, inner] - points[:, inner - 1]) / np.where(gap > 0, gap, 1.0)
-    drop = (np.abs(here - straight) < 0.7) & (np.abs(right - left) < 2.7) & ~fixed[:, inner]
+    # On a flank, where little mass is left, a panel may span more.
+    low = np.maximum(np.maximum(left, right), here) < magnitude.max(axis=1, keepdims=True) - 4.0
+    bend, rise = np.where(low, 2.5, 0.7), np.where(low, 10.0, 2.7)
+    drop = (np.abs(here - straight) < bend) & (np.abs(right - left) < rise) & ~fixed[:, inner]
+    row, column = np.nonzero(drop)
+    if not len(row):
+        return points, magnitude, fixed
+    # What is dropped joins the last point, where panels are empty, so that the rest are neighbours again.
+    key = points.copy()
+    key[row, inner[column]] = np.inf
+    order = np.argsort(key, axis=1, kind="stable")
     points, magnitude, fixed = points.copy(), magnitude.copy(), fixed.copy()
-    points[:, inner] = np.where(drop, points[:, inner - 1], points[:, inner])
-    magnitude[:, inner] = np.where(drop, magnitude[:, inner - 1], magnitude[:, inner])
-    fixed[:, inner] = np.where(drop, fixed[:, inner - 1], fixed[:, inner])
+    points[row, inner[column]] = points[row, -1]
+    magnitude[row, inner[column]] = magnitude[row, -1]
+    fixed[row, inner[column]] = True
+    points, magnitude, fixed = (np.take_along_axis(a, order, axis=1) for a in (points, magnitude, fixed))
     return points, magnitude, fixed
 
 

@@ -539,7 +539,7 @@ class Walk:
 
     def _effort(self, body: Term, components_left: int) -> Effort:
         below = components_left + _depth(body)
-        return self.effort.within((1 << 19) // 200**below)
+        return self.effort.within(min(1 << 14, (1 << 19) // 200**below))
 
     def _lifted_line(self, line: Line, level: int) -> Line:
         def lift(value: Any) -> Any:
@@ -600,7 +600,7 @@ class Walk:
     def _finished(self, results: Integrals, logged: bool, body: Term) -> Number:
         level = self.top
         undecided = results.undecided
-        if undecided.any() and level == 0:
+        if undecided.any() and level == 0 and self.frames[0].models is None:
             raise CannotCompute(
                 NAME, text_of(body), "its integral diverges or converges too slowly for float64 to tell"
             )
@@ -652,7 +652,7 @@ class Walk:
 
         one = np.ones((size, 1))
         where = Lines(center[:, None], one, center[:, None], -np.inf * one[:, 0], np.inf * one[:, 0])
-        effort = self.effort.within((1 << 19) // 200 ** _depth(term.body))
+        effort = self.effort.within(min(1 << 14, (1 << 19) // 200 ** _depth(term.body)))
         results = integrate_lines(integrand, where, self.tolerance, effort, signed=True)
         number = self._finished(results, False, term.body)
         slack = 0.0 if other is None else np.where(np.isneginf(also), 0.0, self._errors(other))
