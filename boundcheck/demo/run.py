@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -56,7 +58,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, console: Console | Non
     x = torch.as_tensor(held_out, dtype=torch.float32)
     cards = {}
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True)) as progress, _one_thread():
         trainings = {kind: progress.add_task(f"train {kind}", total=epochs, start=False) for kind in TITLES}
         evaluations = {kind: progress.add_task(f"evaluate {kind}", total=None, start=False) for kind in TITLES}
         for kind, title in TITLES.items():
@@ -82,6 +84,18 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, console: Console | Non
         console.print()
     plot({TITLES[kind]: card for kind, card in cards.items()}, out / "iwae.png")
     return cards
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small gain nothing from a second thread, and on a busy machine threads wait for each other."""
+    torch = require("torch", extra="demo", feature="the demonstration")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _report(progress: Progress, task: TaskID, done: int, of: int) -> None:
