@@ -231,7 +231,7 @@ def _false_position(
     low: Array, high: Array, g_low: Array, g_high: Array, kink: bool,
 ) -> tuple[Array, Array]:  # fmt: skip
     """The root inside each bracket (Illinois' rule), and the width of the feature there."""
-    root, width, gap = low.copy(), np.abs(high - low), np.abs(high - low)
+    root, width = low.copy(), np.abs(high - low)
     active = np.arange(len(entry))
     for step in range(80):
         a, b, ga, gb = low[active], high[active], g_low[active], g_high[active]
@@ -252,7 +252,7 @@ def _false_position(
         active = active[~(small | exhausted | np.isnan(g))]
         if not len(active):
             break
-    return root, np.minimum(width, gap)
+    return root, width
 
 
 def _centers(walk: Walk, law: Law | None, var: Var) -> list[Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ _LIGHT = -690.0
 _RADIX = float(np.log(4.0))
 
 
-def _ladder(multiples: Array) -> Array:
+def _ladder(multiples: NDArray[Any]) -> Array:
     return np.concatenate([-multiples[:0:-1], multiples])
 
 
@@ -206,7 +206,7 @@ def _chunked(integrand: Integrand, effort: Effort) -> Integrand:
 _FIELDS = ("log_weight", "value", "log_weight_error", "value_error")
 
 
-def _joined(values: list, parts: list[Sample]) -> Array | None:
+def _joined(values: list, parts: list[Sample]) -> Any:
     if values[0] is None:
         return None
     return np.concatenate([np.broadcast_to(v, p.log_weight.shape) for v, p in zip(values, parts, strict=True)])
@@ -472,8 +472,8 @@ def _thin(
     points[row, inner[column]] = points[row, -1]
     magnitude[row, inner[column]] = magnitude[row, -1]
     fixed[row, inner[column]] = True
-    points, magnitude, fixed = (np.take_along_axis(a, order, axis=1) for a in (points, magnitude, fixed))
-    return points, magnitude, fixed
+    points, magnitude = (np.take_along_axis(a, order, axis=1) for a in (points, magnitude))
+    return points, magnitude, np.take_along_axis(fixed, order, axis=1)
 
 
 @dataclass
@@ -529,7 +529,7 @@ class _Panels:
         factor = np.exp(np.minimum(self.scale - scale[self.entry], 700.0))
 
         def total(part: Array) -> Array:
-            return np.bincount(self.entry, weights=part * factor, minlength=count)
+            return np.asarray(np.bincount(self.entry, weights=part * factor, minlength=count), dtype=float)
 
         infinite = np.isinf(self.value)
         broken = (np.isnan(self.difference) & ~infinite) | np.isnan(self.inherited)
