@@ -99,8 +99,9 @@ def evaluate(
     ...     encoder=lambda x: Normal(0.5 * sum(x) - 0.7, 0.8),
     ... )
     >>> print(evaluate(log_evidence, model, (1, 0, 1)))
-    [-2.17104384023 +/- 3.88e-12]
+    [-2.48048585226 +/- 1.73e-12]
     >>> print(evaluate(elbo, model, (1, 0, 1)))
+    [-2.48083230713 +/- 1.62e-12]
     """
     term = trace(formula, **parameters)
     aim = digits * math.log2(10) if precision is None else float(precision)
