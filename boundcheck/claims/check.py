@@ -11,6 +11,7 @@ from typing import Any
 
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
+from boundcheck.claims.describe import model_json
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
 from boundcheck.evaluators.strongest import FIRST_PRECISION, Model, require_observation, value_of
 from boundcheck.evaluators.values import Enclosure, Exact
@@ -60,6 +61,10 @@ class ModelCheck:
     model: Model
     x: Any
     verdict: Verdict
+
+    def point_json(self) -> dict[str, Any]:
+        """The model and the observation, JSON-ready."""
+        return {"model": model_json(self.model, self.x), "x": self.x}
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -30,7 +30,7 @@ class Claim:
         statement: the claim in one sentence.
         source: who claims it: author, year, equation where known.
         gap: a formula equal to rhs - lhs whose terms are non-negative by their form, where one is known.
-        witness: a function that returns a model on which the claim is known to fail, where one is known.
+        witness: a function that returns a finite model on which the claim is known to fail, where one is known.
         family: the name of the family of models on which the claim is to be judged (see `claims.family`).
         covering: the claim is made for encoders with q(z|x) > 0 wherever p(x,z) > 0, and judged on such models only.
         note: what a reader should know, for example why no gap is given.
@@ -51,7 +51,7 @@ class Claim:
     statement: str = ""
     source: str = ""
     gap: Formula | Term | None = None
-    witness: Callable[[], Model] | None = None
+    witness: Callable[[], FiniteModel] | None = None
     family: str = "finite"
     covering: bool = False
     note: str = ""

@@ -92,12 +92,8 @@ class Survey:
             "models": self.models,
             "skipped": self.skipped,
             "open": self.open,
-            "witness": {"model": _model_json(self.witness.model), "x": self.witness.x} if self.witness else None,
+            "witness": self.witness.point_json() if self.witness else None,
         }
-
-
-def _model_json(model: Model) -> Any:
-    return model.to_json() if isinstance(model, FiniteModel) else repr(model)
 
 
 def survey(
@@ -129,9 +125,7 @@ def survey(
     'proved'
     """
     if models is None:
-        known = claim.witness() if claim.witness else None
-        first = [known] if isinstance(known, FiniteModel) else []
-        models = chain(first, cases(claim.family, count, seed))
+        models = chain([claim.witness()] if claim.witness else [], cases(claim.family, count, seed))
     tally = _Tally(claim, symbolic)
     for each in models:
         model, observations = (each, range(each.sizes["x"])) if isinstance(each, FiniteModel) else each

@@ -60,7 +60,7 @@ def show_command(name: str, as_json: bool, seed: int) -> int:
             "rhs": {"text": rhs.text, "latex": rhs.latex},
             "gap_latex": gap.latex if gap is not None else None,
             "covering": claim.covering,
-            "witness": known.to_json() | {"model": known.model.to_json()} if known else None,
+            "witness": known.to_json() | {"model": known.point_json()["model"]} if known else None,
         }
         print_json(shown)
         return 0
@@ -78,11 +78,14 @@ def show_command(name: str, as_json: bool, seed: int) -> int:
         ("note", claim.note),
     ]
     screen.fields([(field, text) for field, text in fields if text])
+    from boundcheck.models.finite import FiniteModel
+
     if known is None:
         screen.line("known witness: none is stored; `boundcheck check` looks for one")
         return 0
     screen.line(f"known witness, at x = {known.x}:")
     verdict = known.verdict
     values = [("lhs", number(verdict.lhs)), ("rhs", number(verdict.rhs)), ("verdict", str(verdict))]
+    assert isinstance(known.model, FiniteModel)  # the catalogue's known witnesses are tables
     screen.fields([*model_rows(known.model, roles_of(claim)), *values])
     return 0

@@ -164,7 +164,7 @@ def witness_json(found: ModelCheck) -> dict[str, Any] | None:
     """A certified counterexample as JSON, or None."""
     if status_of(found.verdict) != "refuted":
         return None
-    return {"model": found.model.to_json(), "x": found.x}
+    return found.point_json()
 
 
 # --- text for people -----------------------------------------------------------------------------------------------
@@ -183,12 +183,18 @@ def show_heading(screen: Screen, claim: Claim) -> None:
 
 def show_outcome(screen: Screen, found: ModelCheck, status: str, at: str) -> None:
     """A verdict on one model, with the model and both values."""
+    from boundcheck.claims.describe import model_text
     from boundcheck.cli.report import model_rows
     from boundcheck.cli.targets import roles_of
+    from boundcheck.models.finite import FiniteModel
 
     verdict = found.verdict
     screen.line(f"{verdict}{at}")
-    screen.fields([*model_rows(found.model, roles_of(found.claim)), *_values(verdict), ("status", status)])
+    if isinstance(found.model, FiniteModel):
+        rows = model_rows(found.model, roles_of(found.claim))
+    else:
+        rows = model_text(found.model, found.x)
+    screen.fields([*rows, *_values(verdict), ("status", status)])
 
 
 def _values(verdict: Verdict) -> list[tuple[str, str]]:

@@ -58,6 +58,8 @@ class Witness:
     recorded: Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, FiniteModel):
+            raise BadInput("the model", self.model, "a finite model", "only tables can be kept exactly in a file")
         n = self.model.sizes["x"]
         if isinstance(self.x, bool) or not isinstance(self.x, int) or not 0 <= self.x < n:
             raise BadInput("x", self.x, f"the number of an observed state, 0 to {n - 1}")
@@ -78,7 +80,7 @@ class Witness:
         Raises:
             BadInput: the claim is not violated there, or only numerically.
         """
-        return cls(found.claim, found.model, found.x, found.verdict.to_json())
+        return cls(found.claim, found.model, found.x, found.verdict.to_json())  # type: ignore[arg-type]
 
     def replay(self) -> Verdict:
         """Decide the claim anew; the recorded verdict plays no part in it.
