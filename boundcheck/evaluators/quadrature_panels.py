@@ -225,7 +225,7 @@ def _points(lines: Lines, far: bool) -> tuple[Array, NDArray[np.bool_]]:
         plain = np.setdiff1d(np.arange(1, lines.centers.shape[1]), laddered)
         steps = _ladder(_FEATURE)
         wide = lines.centers[:, laddered, None] + lines.widths[:, laddered, None] * steps
-        kept = (lines.widths[:, laddered] < 0.3 * lines.widths[:, :1])[:, :, None] & (np.abs(steps) <= 8)
+        kept = (lines.widths[:, laddered] < 0.1 * lines.widths[:, :1])[:, :, None] & (np.abs(steps) <= 8)
         parts += [wide.reshape(len(wide), len(laddered) * len(steps)), lines.centers[:, plain]]
         narrow_points = kept.reshape(len(kept), len(laddered) * len(steps))
     finite = [np.where(np.isfinite(end), end, lines.centers[:, 0])[:, None] for end in (lines.lower, lines.upper)]
@@ -459,7 +459,7 @@ def _thin(
     straight = left + (right - left) * (points[:, inner] - points[:, inner - 1]) / np.where(gap > 0, gap, 1.0)
     # On a flank, where little mass is left, a panel may span more.
     low = np.maximum(np.maximum(left, right), here) < magnitude.max(axis=1, keepdims=True) - 4.0
-    bend, rise = np.where(low, 2.5, 0.7), np.where(low, 10.0, 2.7)
+    bend, rise = np.where(low, 2.5, 0.9), np.where(low, 10.0, 3.5)
     drop = (np.abs(here - straight) < bend) & (np.abs(right - left) < rise) & ~fixed[:, inner]
     row, column = np.nonzero(drop)
     if not len(row):
