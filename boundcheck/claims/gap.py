@@ -352,7 +352,8 @@ def _with_copies(term: Term, k: int) -> Term | None:
     else:
         return None
     plate = Plate(k)
-    return _redrawn(links, (plate,), body, lambda inner: log(Reduce("mean", plate, inner)))
+    result = _redrawn(links, (plate,), body, lambda inner: log(Reduce("mean", plate, inner)))
+    return result if result.free_plates <= term.free_plates else None  # the laws may look at copies drawn outside
 
 
 def _of_odd_series(term: Term) -> Term | None:
