@@ -42,6 +42,9 @@ MOST_NODES = 4000
 MOST_EVALUATIONS = 20_000
 """The adaptive integrator gives up on a piece after as many evaluations."""
 
+MOST_STEPS = 1000
+"""The search for the peak of an integrand gives up after as many steps."""
+
 Interval = tuple[Any, Any]
 
 
@@ -82,6 +85,8 @@ def integral(exponent: Form, factors: Sequence[Form], domain: Interval, bits: in
         if not rest.is_finite():
             raise Unbounded("Uniform, whose log-density is -inf on a part of what is integrated over")
         return infinity
+    if not factors and not _falls_like_a_gaussian(exponent) and _provably_infinite(exponent, lower, upper):
+        return arb.pos_inf()
     smooth = lower is None and upper is None and not any(
         isinstance(atom, Kink | LogSum | Opaque) for form in (exponent, *factors) for atom, _ in form.atoms
     )  # fmt: skip
@@ -90,9 +95,12 @@ def integral(exponent: Form, factors: Sequence[Form], domain: Interval, bits: in
             return _trapezoid(exponent, factors, bits)
         except Unbounded:
             pass
-    if not factors and _provably_infinite(exponent, lower, upper):
-        return arb.pos_inf()
     return _adaptive(exponent, factors, (lower, upper), bits)
+
+
+def _falls_like_a_gaussian(exponent: Form) -> bool:
+    """A cheap sufficient condition for a finite integral."""
+    return bool(exponent.p2 < 0) and all(isinstance(atom, Softplus) and k < 0 for atom, k in exponent.atoms)
 
 
 def _provably_infinite(exponent: Form, lower: Any, upper: Any) -> bool:
@@ -227,15 +235,17 @@ def _peak(form: Form, lo: float, hi: float) -> float:
     points = [min(max(u, lo), hi) for u in candidates if math.isfinite(u)]
     best, u = max((form.real(p), p) for p in points)
     step = 1.0
-    while step > 1 / 32:
+    for _ in range(MOST_STEPS):
+        if step <= 1 / 32:
+            return u
         moved = False
         for v in (u - step, u + step):
             v = min(max(v, lo), hi)
             value = form.real(v)
             if value > best:
                 best, u, moved = value, v, True
-        step = step * 2 if moved and step < 1e150 else step / 2
-    return u
+        step = step * 2 if moved else step / 2
+    raise Unbounded("an integrand whose peak was not found")
 
 
 def _is_concave(form: Form) -> bool:
