@@ -9,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 
 import mpmath as mp
+import numpy as np
 import pytest
 from flint import acb, arb, fmpq
 
@@ -557,6 +558,9 @@ def test_what_has_no_certified_bound_is_refused_by_name():
     cauchy = ContinuousModel(Normal(0, 1), lambda z: BernoulliLogit(z), lambda x: StudentT(1))
     with pytest.raises(CannotCompute, match="StudentT"):
         evaluate(objectives.elbo, cauchy, 1)
+    foreign = ContinuousModel(Normal(0, 1), lambda z: BernoulliLogit(np.exp(z)))
+    with pytest.raises(CannotCompute, match=r"models\.arithmetic"):
+        evaluate(objectives.log_evidence, foreign, 1)
     with pytest.raises(CannotCompute, match="2 copies"):
         evaluate(objectives.iwae, ContinuousModel(Normal(0, 1), lambda z: Normal(z, 1), lambda x: Normal(0, 1)), 1, k=2)
 

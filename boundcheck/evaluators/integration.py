@@ -191,6 +191,10 @@ class _Walk:
                 return self._apply(term)
         except NotAffine as reason:
             self.cannot(term, str(reason))
+        except TypeError as reason:
+            if "Symbol" not in str(reason):
+                raise
+            self.cannot(term, f"a function of the model is not built from boundcheck.models.arithmetic ({reason})")
         assert isinstance(term, Var)
         point = self._point(term, term)
         if not isinstance(point, Symbol) or not point.affine:
