@@ -155,6 +155,7 @@ def _target(margin: float, label: str) -> None:
 def _failure(found: ModelCheck) -> str:
     verdict = found.verdict
     lines = [f"{found.claim.name}: {verdict}", f"  {found.claim}", f"at x = {found.x} on the model"]
+    assert isinstance(found.model, FiniteModel)
     lines += [f"  {line}" for line in model_table(found.model)]
     if verdict.lhs is not None and verdict.rhs is not None:
         lines += [f"lhs = {_shown(verdict.lhs)}", f"rhs = {_shown(verdict.rhs)}"]
