@@ -17,7 +17,8 @@ from boundcheck.catalogue import objectives
 from boundcheck.errors import CannotCompute
 from boundcheck.evaluators import integration_rules, integration_tails
 from boundcheck.evaluators.integration import evaluate
-from boundcheck.evaluators.integration_forms import Form, Growth, LogSquare, Softplus
+from boundcheck.evaluators.integration_atoms import Growth, LogSquare, Softplus
+from boundcheck.evaluators.integration_forms import Form
 from boundcheck.language import kl
 from boundcheck.models import arithmetic as F
 from boundcheck.models.continuous import ContinuousModel

@@ -17,8 +17,10 @@ import flint
 from flint import arb, fmpq
 
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
-from boundcheck.evaluators.integration_forms import Form, Growth, LogSum, Unbounded, log_sum
+from boundcheck.evaluators.integration_atoms import Growth
+from boundcheck.evaluators.integration_forms import Form, LogSum, log_sum
 from boundcheck.evaluators.integration_laws import log_density_form
+from boundcheck.evaluators.integration_numbers import Unbounded
 from boundcheck.evaluators.integration_rules import integral
 from boundcheck.evaluators.integration_symbols import NotAffine, Symbol, as_symbol, exact, is_zero, variable
 from boundcheck.evaluators.values import Enclosure

@@ -8,17 +8,9 @@ from typing import Any
 from flint import acb, arb, fmpq
 
 from boundcheck.errors import BadInput
-from boundcheck.evaluators.integration_forms import (
-    Form,
-    Growth,
-    Kink,
-    LogSquare,
-    Opaque,
-    Softplus,
-    Unbounded,
-    log_sum,
-    sign,
-)
+from boundcheck.evaluators.integration_atoms import Growth, Kink, LogSquare, Opaque, Softplus
+from boundcheck.evaluators.integration_forms import Form, log_sum
+from boundcheck.evaluators.integration_numbers import Unbounded, sign
 from boundcheck.evaluators.integration_symbols import NotAffine, Symbol, as_symbol, is_zero
 from boundcheck.models.densities import (
     BernoulliLogit,

@@ -20,19 +20,9 @@ from typing import Any
 import flint
 from flint import acb, arb, fmpq
 
-from boundcheck.evaluators.integration_forms import (
-    Form,
-    Growth,
-    Kink,
-    LogSquare,
-    LogSum,
-    Opaque,
-    Softplus,
-    Unbounded,
-    _float,
-    _whole,
-    sign,
-)
+from boundcheck.evaluators.integration_atoms import Growth, Kink, LogSquare, Opaque, Softplus
+from boundcheck.evaluators.integration_forms import Form, LogSum
+from boundcheck.evaluators.integration_numbers import Unbounded, as_float, sign, whole_number
 from boundcheck.evaluators.integration_symbols import exact
 from boundcheck.evaluators.integration_tails import diverges, tail_bound
 
@@ -162,24 +152,24 @@ def _locate(form: Form) -> tuple[Any, fmpq]:
     centre: Any = fmpq(0)
     width = 1.0
     if form.p2 < 0:
-        centre, width = -form.p1 / (2 * form.p2), 1 / math.sqrt(-2 * _float(form.p2))
+        centre, width = -form.p1 / (2 * form.p2), 1 / math.sqrt(-2 * as_float(form.p2))
     else:
         for atom, k in form.atoms:
             if isinstance(atom, Softplus | Growth):
-                centre, width = -atom.b / atom.a, 1 / abs(_float(atom.a))
+                centre, width = -atom.b / atom.a, 1 / abs(as_float(atom.a))
             elif isinstance(atom, LogSquare):
-                centre, width = atom.l, math.sqrt(_float(atom.w2))
+                centre, width = atom.l, math.sqrt(as_float(atom.w2))
             elif isinstance(atom, Kink):
-                centre, width = atom.at, 1 / abs(_float(k))
+                centre, width = atom.at, 1 / abs(as_float(k))
             elif isinstance(atom, LogSum):
                 centre, scale = _locate(atom.forms[0])
-                width = _float(scale)
+                width = as_float(scale)
             else:
                 continue
             break
     if not 0 < width < math.inf:
         raise Unbounded("a scale that is out of the range of floats")
-    return exact(_float(centre)), exact(2.0 ** round(math.log2(width)))
+    return exact(as_float(centre)), exact(2.0 ** round(math.log2(width)))
 
 
 def _window(exponent: Form, factors: Sequence[Form], domain: Interval, nats: float) -> _Window:
@@ -194,7 +184,7 @@ def _search(exponent: Form, factors: Sequence[Form], domain: Interval, nats: flo
     shift, scale = _locate(exponent)
     for _ in range(8):
         moved = exponent.moved(shift, scale)
-        ends = tuple(None if end is None else _float((end - shift) / scale) for end in domain)
+        ends = tuple(None if end is None else as_float((end - shift) / scale) for end in domain)
         lo, hi = (-math.inf if ends[0] is None else ends[0]), (math.inf if ends[1] is None else ends[1])
         floats = moved.floats()
         peak = _peak(floats, lo, hi)
@@ -381,7 +371,7 @@ def _exponential_sum(form: Form, start: arb, h: arb, left: int, right: int) -> a
         softs = []
         others = []
         for atom, k in form.atoms:
-            if isinstance(atom, Softplus) and (whole := _whole(k)) is not None:
+            if isinstance(atom, Softplus) and (whole := whole_number(k)) is not None:
                 softs.append([(atom.b + atom.a * start).exp(), (atom.a * step).exp(), whole])
             else:
                 others.append((atom, k))
@@ -434,11 +424,11 @@ def _adaptive(exponent: Form, factors: Sequence[Form], domain: Interval, bits: i
     total = arb(0)
     lower, upper = ends
     if upper is None:
-        upper, tail = _cut(form, parts, max([window.peak, *(_float(k) for k in kinks)]), tolerance)
+        upper, tail = _cut(form, parts, max([window.peak, *(as_float(k) for k in kinks)]), tolerance)
         total += arb(0, tail.upper())
     if lower is None:
         mirror, mirrored = _reflected(form_left), [_reflected(f) for f in parts_left]
-        negative, tail = _cut(mirror, mirrored, max([-window.peak, *(-_float(k) for k in kinks)]), tolerance)
+        negative, tail = _cut(mirror, mirrored, max([-window.peak, *(-as_float(k) for k in kinks)]), tolerance)
         total += arb(0, tail.upper())
         lower = -negative
     inner = [k for k in kinks if sign(k - lower) > 0 and sign(upper - k) > 0]

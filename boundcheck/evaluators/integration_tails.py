@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from flint import arb, fmpq
 
-from boundcheck.evaluators.integration_forms import Form, Growth, Kink, LogSquare, LogSum, Softplus, Unbounded, sign
+from boundcheck.evaluators.integration_atoms import Growth, Kink, LogSquare, Softplus
+from boundcheck.evaluators.integration_forms import Form, LogSum
+from boundcheck.evaluators.integration_numbers import Unbounded, sign
 from boundcheck.evaluators.integration_symbols import is_zero
 
 
