@@ -55,3 +55,14 @@ def test_mistakes_are_one_line_and_exit_code_two(tmp_path: Path) -> None:
         assert result.returncode == 2, args
         assert result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1, result.stderr
         assert not result.stdout
+
+
+def test_check_over_a_box(tmp_path: Path) -> None:
+    refuted = boundcheck(tmp_path, "check", "denoising-decoupled-below-evidence", "--box", "20", "--json")
+    assert refuted.returncode == 1, refuted.stderr
+    assert json.loads(refuted.stdout)["witness"]["model"]["kind"] == "finite"
+    open_ = boundcheck(tmp_path, "check", "hvm-below-evidence", "--box", "1", "--json")
+    assert open_.returncode == 3
+    assert 0 < json.loads(open_.stdout)["open_fraction"] <= 1
+    equality = boundcheck(tmp_path, "check", "elbo-gap-is-kl", "--box", "1")
+    assert equality.returncode == 2 and "equality" in equality.stderr

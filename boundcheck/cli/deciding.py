@@ -24,12 +24,25 @@ MOST_NOTES = 5
 @click.option(
     "--count", type=click.IntRange(min=1), metavar="N", help="Random models to judge the claim on.  [default: 60]"
 )
+@click.option(
+    "--box",
+    "box_seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Prove rhs - lhs >= -1e-6 for all tables of two states with entries in [1/100, 99/100], by branch and bound.",
+)
 @click.option("--save", metavar="FILE", help="Save the counterexample, if there is one, for `replay`.")
 @common(seed="Seed of the random models.")
 def check_command(
-    name: str, model_file: str | None, count: int | None, save: str | None, as_json: bool, seed: int
+    name: str,
+    model_file: str | None,
+    count: int | None,
+    box_seconds: float | None,
+    save: str | None,
+    as_json: bool,
+    seed: int,
 ) -> int:
-    """Decide a claim, on one model or over a family of random ones.
+    """Decide a claim: on one model, over a family, or on a whole box.
 
     NAME is a claim of the catalogue, or FILE.py:OBJECT for your own: a Claim, or a formula (a function of m and x),
     which is judged as a lower bound on log p(x).
@@ -41,6 +54,10 @@ def check_command(
     if model_file is not None and count is not None:
         raise click.UsageError("--count is for the family of random models; with --model there is one model")
     claim = find_claim(name)
+    if box_seconds is not None:
+        if model_file is not None or count is not None:
+            raise click.UsageError("--box looks at all tables of two states; it goes with neither --model nor --count")
+        return _check_on_box(claim, name, box_seconds, save, as_json)
     if model_file is not None:
         return _check_on_model(claim, name, model_file, save, as_json)
     return _check_on_family(claim, name, count, seed, save, as_json)
@@ -91,6 +108,36 @@ def _check_on_family(claim: Claim, name: str, count: int | None, seed: int, save
         _family(screen, found)
         tell_saved(screen, save, saved)
     return exit_code(found.outcome.value)
+
+
+def _check_on_box(claim: Claim, name: str, seconds: float, save: str | None, as_json: bool) -> int:
+    from boundcheck.claims.box import prove_on_box
+    from boundcheck.claims.branching import progress_bar
+    from boundcheck.claims.check import ModelCheck
+    from boundcheck.claims.decide import Outcome
+    from boundcheck.cli.report import Screen, print_json
+    from boundcheck.cli.targets import users_code
+
+    with progress_bar(claim.name) as show, users_code(name):
+        result = prove_on_box(claim, seconds=seconds, progress=show)
+    found = None
+    if result.witness is not None and result.verdict is not None:
+        found = ModelCheck(claim, result.witness, 0, result.verdict)
+    outcome = Outcome.VIOLATED if found else Outcome.HOLDS if result.bound >= 0 else Outcome.UNDECIDED
+    saved = save_witness(found, save)
+    if as_json:
+        extra = {"claim": claim.name, "verdict": outcome.value, "scope": "a box of tables", "saved": saved}
+        print_json(result.to_json() | extra | {"witness": witness_json(found) if found else None})
+    else:
+        screen = Screen()
+        show_heading(screen, claim)
+        screen.line(str(result))
+        if found:
+            show_outcome(screen, found, "refuted", at=" at x = 0")
+        elif outcome is Outcome.UNDECIDED:
+            screen.line("where both sides are equal on the box, a bound of exactly zero is out of reach: undecided")
+        tell_saved(screen, save, saved)
+    return exit_code(outcome.value)
 
 
 @click.command("replay", epilog=EPILOG)
