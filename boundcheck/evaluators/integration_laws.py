@@ -11,7 +11,7 @@ from boundcheck.errors import BadInput
 from boundcheck.evaluators.integration_atoms import Growth, Kink, LogSquare, Opaque, Softplus
 from boundcheck.evaluators.integration_forms import Form, log_sum
 from boundcheck.evaluators.integration_numbers import Unbounded, sign
-from boundcheck.evaluators.integration_symbols import NotAffine, Symbol, as_symbol, is_zero
+from boundcheck.evaluators.integration_symbols import NotAffine, Symbol, as_symbol, exact, is_zero
 from boundcheck.models.densities import (
     BernoulliLogit,
     Binomial,
@@ -227,3 +227,14 @@ def _opaque(law: Density, point: Symbol, reason: str) -> Form:
     if isinstance(law, Binomial):
         symbols.insert(0, count(as_symbol(law.n), "n"))
     return Form(atoms=((Opaque(type(law), tuple(symbols), x, peak), ONE),))
+
+
+def support(law: Density) -> list[Symbol] | None:
+    """The points of a finite law whose probability is not zero; None where its points are not a finite table."""
+    if isinstance(law, Discrete):
+        return [as_symbol(p) for p, w in zip(law.points, law.probabilities, strict=True) if not is_zero(exact(w))]
+    if isinstance(law, BernoulliLogit):
+        return [as_symbol(0), as_symbol(1)]
+    if isinstance(law, Binomial):
+        return [as_symbol(v) for v in range(int(law.n) + 1)]
+    return None
