@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
 from boundcheck.evaluators.quadrature_copies import NAME, LogOfCopies, simplify
-from boundcheck.evaluators.quadrature_panels import Effort, Index
+from boundcheck.evaluators.quadrature_lines import Index
+from boundcheck.evaluators.quadrature_panels import Effort
 from boundcheck.evaluators.quadrature_walk import Number, Walk
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.build import Formula, trace

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boundcheck.evaluators.quadrature_copies import LogOfCopies
-from boundcheck.evaluators.quadrature_panels import EPSILON, Array, Index, Lines
+from boundcheck.evaluators.quadrature_lines import EPSILON, Array, Index, Lines
 from boundcheck.language.laws import Law, ModelLaw
 from boundcheck.language.terms import Expect, Integrate, LogDensity, Term, Var
 from boundcheck.models.densities import (

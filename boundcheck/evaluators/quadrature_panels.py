@@ -1,26 +1,33 @@
 """Many one-dimensional integrals at once: adaptive Gauss-Kronrod panels, in log space, over a flat list of panels.
 
 Integral b of a batch is that of exp(L_b(v)) h_b(v) over an interval. Panels of all integrals lie in one flat list, so
-a round of refinement is one call of the integrand, however many integrals there are. First the mass is found: points
-on geometric ladders around every place that the laws point at, then a climb to every local maximum of the magnitude,
-down to the width of its peak. Panels between the points are bisected until two rules agree. What the error estimate
+a round of refinement is one call of the integrand, however many integrals there are. First the mass is found
+(`quadrature_search`), and what lies beyond the outermost points is measured (`quadrature_tails`). Panels between the
+points are bisected until two rules agree. What the error estimate
 counts: the difference of the 10-point and the 21-point rule on every panel (which is that of the poorer one), the mass
 of panels left out, a bound on the tails by their measured exponent, and rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
-Index: TypeAlias = NDArray[np.intp]
-
-EPSILON = 2.0**-52
+from boundcheck.evaluators.quadrature_lines import (
+    EPSILON,
+    LIGHT,
+    Array,
+    Index,
+    Integrals,
+    Integrand,
+    Lines,
+    Sample,
+)
+from boundcheck.evaluators.quadrature_search import at_points, climb, edge_of, mass_floor, start_points
+from boundcheck.evaluators.quadrature_tails import tails
 
 _HALF_NODES = [
     0.995657163025808080735527280689003, 0.973906528517171720077964012084452, 0.930157491355708226001207180059508,
@@ -42,82 +49,6 @@ _HALF_GAUSS = [
 NODES = np.array([*(-n for n in _HALF_NODES), 0.0, *reversed(_HALF_NODES)])
 KRONROD = np.array([*_HALF_KRONROD, 0.149445554002916905664936468389821, *reversed(_HALF_KRONROD)])
 GAUSS = np.array([*_HALF_GAUSS, 0.0, *reversed(_HALF_GAUSS)])
-
-# Multiples of a width: dense where a bell has its mass, then geometric so that far and heavy tails are met.
-_BASE = np.array([0.0, 2.3, 4.6, 7.5, 12.0, 40.0, 400.0, 1e4, 1e6])
-_FEATURE = np.array([0.0, 2.0, 8.0, 32.0, 128.0, 512.0, 4096.0])
-_MODE = np.array([0.0, 1.6, 3.2, 5.5, 9.0, 16.0, 40.0, 160.0, 640.0])
-_FAR = 12.0 * 4.0 ** np.arange(1, 95)
-_LIGHT = -690.0
-_RADIX = float(np.log(4.0))
-
-
-def _ladder(multiples: NDArray[Any]) -> Array:
-    return np.concatenate([-multiples[:0:-1], multiples])
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An integrand exp(log_weight) * value at some nodes, with bounds on the errors of both."""
-
-    log_weight: Array
-    value: Array | None = None
-    log_weight_error: Array | float = 0.0
-    value_error: Array | float = 0.0
-
-    def blocked(self) -> NDArray[np.bool_]:
-        """Nodes without a value: a parameter overflowed, or the value did where next to no weight lies."""
-        if self.value is None:
-            return np.isnan(self.log_weight)
-        lost = np.isinf(self.value) & (self.log_weight < _LIGHT) & ~np.isneginf(self.log_weight)
-        return np.isnan(self.log_weight) | np.isnan(self.value) | lost
-
-    def magnitude(self) -> Array:
-        """log |integrand|, -inf where it is zero or has no value."""
-        size = self.log_weight if self.value is None else self.log_weight + np.log(np.abs(self.value))
-        return np.where(np.isneginf(self.log_weight) | self.blocked(), -np.inf, size)
-
-
-Integrand: TypeAlias = Callable[[Index, Array, bool], Sample]
-"""(which integral, at which v, with rounding errors) -> Sample; all flat arrays of one length."""
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Where each integral of a batch lives: rows are integrals.
-
-    The first center is that of the law that carries the mass; the others are places where something happens, with
-    the width of what happens. Kinks are points that no panel may contain in its inside.
-    """
-
-    centers: Array
-    widths: Array
-    kinks: Array
-    lower: Array
-    upper: Array
-
-    def take(self, rows: Index) -> Lines:
-        """Some of the integrals."""
-        return Lines(*(getattr(self, name)[rows] for name in ("centers", "widths", "kinks", "lower", "upper")))
-
-
-@dataclass
-class Integrals:
-    """exp(scale) * total with an absolute error of exp(scale) * error; `infinite` is the sign of a divergence.
-
-    `undecided` marks an integral whose tail neither clearly converges nor clearly diverges.
-    """
-
-    scale: Array
-    total: Array
-    error: Array
-    infinite: Array
-    undecided: NDArray[np.bool_]
-
-    def put(self, rows: Index, other: Integrals) -> None:
-        """Replace some of the integrals."""
-        for name in ("scale", "total", "error", "infinite", "undecided"):
-            getattr(self, name)[rows] = getattr(other, name)
 
 
 @dataclass
@@ -152,14 +83,14 @@ def integrate_lines(
         far: look out to 1e55 widths.
         signed: the tolerance is that of a value, not of a logarithm.
     """
-    points, fixed = _points(lines, far)
+    points, fixed = start_points(lines, far)
     call = _chunked(integrand, effort)
     rows = np.arange(len(points))
-    magnitude, blocked, endless = _at_points(call, points)
-    edge = _edge(magnitude, blocked)
-    points, magnitude, fixed = _climb(call, points, magnitude, fixed, lines)
-    magnitude_mass = _mass_floor(points, magnitude)
-    keep_tail, tail, infinite, undecided = _tails(call, points, magnitude, magnitude_mass, lines, tolerance, far)
+    magnitude, blocked, endless = at_points(call, points)
+    edge = edge_of(magnitude, blocked)
+    points, magnitude, fixed = climb(call, points, magnitude, fixed, lines)
+    magnitude_mass = mass_floor(points, magnitude)
+    keep_tail, tail, infinite, undecided = tails(call, points, magnitude, magnitude_mass, lines, tolerance, far)
     keep_tail &= ~endless
     keep_tail &= edge <= magnitude_mass + np.log(tolerance) - 6.0
     near = np.flatnonzero(~keep_tail) if not far else rows
@@ -210,183 +141,6 @@ def _joined(values: list, parts: list[Sample]) -> Any:
     if values[0] is None:
         return None
     return np.concatenate([np.broadcast_to(v, p.log_weight.shape) for v, p in zip(values, parts, strict=True)])
-
-
-def _points(lines: Lines, far: bool) -> tuple[Array, NDArray[np.bool_]]:
-    """Sorted break points (integrals, points), and which of them are kinks."""
-    base = _ladder(np.concatenate([_BASE, _FAR]) if far else _BASE)
-    narrow_points = np.zeros((len(lines.centers), 0), dtype=bool)
-    parts = [lines.centers[:, :1] + lines.widths[:, :1] * base]
-    if lines.centers.shape[1] > 1:
-        # A feature as wide as the law needs no ladder of its own.
-        narrow = (lines.widths[:, 1:] < 0.7 * lines.widths[:, :1]).any(axis=0)
-        shift = np.abs(lines.centers[:, 1:] - lines.centers[:, :1]) > 12 * lines.widths[:, :1]
-        laddered = np.flatnonzero(narrow | shift.any(axis=0)) + 1
-        plain = np.setdiff1d(np.arange(1, lines.centers.shape[1]), laddered)
-        steps = _ladder(_FEATURE)
-        wide = lines.centers[:, laddered, None] + lines.widths[:, laddered, None] * steps
-        kept = (lines.widths[:, laddered] < 0.1 * lines.widths[:, :1])[:, :, None] & (np.abs(steps) <= 8)
-        parts += [wide.reshape(len(wide), len(laddered) * len(steps)), lines.centers[:, plain]]
-        narrow_points = kept.reshape(len(kept), len(laddered) * len(steps))
-    finite = [np.where(np.isfinite(end), end, lines.centers[:, 0])[:, None] for end in (lines.lower, lines.upper)]
-    parts += finite
-    free = np.concatenate(parts, axis=1)
-    points = np.concatenate([free, lines.kinks], axis=1)
-    fixed = np.zeros(points.shape, dtype=bool)
-    fixed[:, free.shape[1] - 2 :] = True
-    fixed[:, len(base) : len(base) + narrow_points.shape[1]] = narrow_points
-    points = np.where(np.isfinite(points), points, lines.centers[:, :1])
-    points = np.clip(points, lines.lower[:, None], lines.upper[:, None])
-    order = np.argsort(points, axis=1, kind="stable")
-    return np.take_along_axis(points, order, axis=1), np.take_along_axis(fixed, order, axis=1)
-
-
-def _at_points(call: Integrand, points: Array) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    entry = np.repeat(np.arange(len(points)), points.shape[1])
-    sample = call(entry, points.ravel(), False)
-    magnitude = sample.magnitude().reshape(points.shape)
-    endless = np.zeros(len(points), dtype=bool)
-    if sample.value is None:
-        # An inner integral that surely diverges at several places makes this one diverge.
-        sure = np.isposinf(sample.log_weight) & np.isfinite(sample.log_weight_error)
-        endless = sure.reshape(points.shape).sum(axis=1) >= 4
-    magnitude = np.where(np.isposinf(magnitude), -_LIGHT, magnitude)
-    return magnitude, sample.blocked().reshape(points.shape), endless
-
-
-def _edge(magnitude: Array, blocked: NDArray[np.bool_]) -> Array:
-    """The largest magnitude beside a point that has no value."""
-    beside = np.zeros_like(blocked)
-    beside[:, 1:] |= blocked[:, :-1]
-    beside[:, :-1] |= blocked[:, 1:]
-    return np.where(beside, magnitude, -np.inf).max(axis=1)
-
-
-def _climb(
-    call: Integrand, points: Array, magnitude: Array, fixed: NDArray[np.bool_], lines: Lines
-) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Zoom in on every local maximum until its peak is resolved, and add a ladder of its width around it."""
-    left = np.concatenate([np.full((len(points), 1), -np.inf), magnitude[:, :-1]], axis=1)
-    right = np.concatenate([magnitude[:, 1:], np.full((len(points), 1), -np.inf)], axis=1)
-    best = magnitude.max(axis=1, keepdims=True)
-    top = (magnitude >= left) & (magnitude > right) & np.isfinite(magnitude)
-    # A maximum whose neighbours are little lower is resolved already.
-    top &= (magnitude - np.minimum(left, right) > 7.0) | (magnitude - np.maximum(left, right) > 3.0)
-    # A low maximum may be the foot of a high and narrow peak, so only flat ones far below are passed over.
-    steep = magnitude - np.maximum(left, right) > 3.0
-    top &= (magnitude > best - 60.0) | steep
-    rank = np.argsort(np.argsort(np.where(top, -magnitude, np.inf), axis=1), axis=1)
-    top &= rank < 6
-    entry, column = np.nonzero(top)
-    if not len(entry):
-        return points, magnitude, fixed
-    middle = points[entry, column]
-    low = points[entry, np.maximum(column - 1, 0)]
-    high = points[entry, np.minimum(column + 1, points.shape[1] - 1)]
-    height = magnitude[entry, column]
-    width = _zoom(call, entry, low, middle, high, height)
-    slot = rank[entry, column]
-    steps = _ladder(_MODE)
-    extra = np.repeat(lines.centers[:, :1], (slot.max() + 1) * len(steps), axis=1)
-    real = np.zeros(extra.shape, dtype=bool)
-    for j, step in enumerate(steps):
-        extra[entry, slot * len(steps) + j] = middle + step * width
-        real[entry, slot * len(steps) + j] = True
-    extra = np.clip(extra, lines.lower[:, None], lines.upper[:, None])
-    all_points = np.concatenate([points, extra], axis=1)
-    extra_magnitude = np.full(extra.shape, -np.inf)
-    row, place = np.nonzero(real)
-    extra_magnitude[row, place] = call(row, extra[row, place], False).magnitude()
-    all_magnitudes = np.concatenate([magnitude, extra_magnitude], axis=1)
-    all_fixed = np.concatenate([fixed, np.zeros(extra.shape, dtype=bool)], axis=1)
-    order = np.argsort(all_points, axis=1, kind="stable")
-    return tuple(np.take_along_axis(a, order, axis=1) for a in (all_points, all_magnitudes, all_fixed))  # type: ignore[return-value]
-
-
-def _zoom(call: Integrand, entry: Index, low: Array, middle: Array, high: Array, height: Array) -> Array:
-    """Move `middle` to the maximum inside [low, high] in place; return half the width over which 1 nat is lost."""
-    fractions = np.array([0.08, 0.3, 0.55, 0.8])
-    width = np.maximum(np.maximum(middle - low, high - middle), 4 * EPSILON * np.abs(middle))
-    active = np.arange(len(entry))
-    for _ in range(60):
-        if not len(active):
-            break
-        m = middle[active][:, None]
-        grid = np.concatenate(
-            [m - (m - low[active][:, None]) * fractions, m + (high[active][:, None] - m) * fractions, m], axis=1
-        )
-        grid.sort(axis=1)
-        values = call(np.repeat(entry[active], grid.shape[1]), grid.ravel(), False).magnitude().reshape(grid.shape)
-        best = values.argmax(axis=1)
-        rows = np.arange(len(active))
-        nearer = np.where(values[rows, best] > height[active], grid[rows, best], middle[active])
-        height[active] = np.maximum(height[active], values[rows, best])
-        before = np.where(best > 0, grid[rows, np.maximum(best - 1, 0)], low[active])
-        after = np.where(best < grid.shape[1] - 1, grid[rows, np.minimum(best + 1, grid.shape[1] - 1)], high[active])
-        lost_left = height[active] - np.where(best > 0, values[rows, np.maximum(best - 1, 0)], -np.inf)
-        lost_right = height[active] - np.where(
-            best < grid.shape[1] - 1, values[rows, np.minimum(best + 1, grid.shape[1] - 1)], -np.inf
-        )
-        middle[active], low[active], high[active] = nearer, before, after
-        width[active] = np.maximum(np.maximum(after - nearer, nearer - before), 4 * EPSILON * np.abs(nearer))
-        # Done when the neighbours lie about one nat below, or when floats are exhausted.
-        fine = (np.minimum(lost_left, lost_right) < 1.2) & (np.maximum(lost_left, lost_right) < 12.0)
-        fine |= np.minimum(lost_left, lost_right) < 0.05
-        fine |= (after - before) <= 8 * EPSILON * np.abs(nearer)
-        active = active[~fine]
-    return width
-
-
-def _mass_floor(points: Array, magnitude: Array) -> Array:
-    """A lower guess of the log of each integral of |integrand|: the best point times the smaller gap beside it."""
-    gaps = np.diff(points, axis=1)
-    both = np.minimum(magnitude[:, 1:], magnitude[:, :-1]) + np.log(gaps)
-    return np.where(np.isnan(both), -np.inf, both).max(axis=1)
-
-
-def _tails(
-    call: Integrand, points: Array, magnitude: Array, mass: Array, lines: Lines, tolerance: float, far: bool
-) -> tuple[NDArray[np.bool_], Array, Array, NDArray[np.bool_]]:
-    """What lies beyond the last points: (look further, log of a bound, sign if infinite, undecided)."""
-    count = len(points)
-    further = np.zeros(count, dtype=bool)
-    undecided = np.zeros(count, dtype=bool)
-    bound = np.full(count, -np.inf)
-    infinite = np.zeros(count)
-    center = lines.centers[:, 0]
-    rows = np.arange(count)
-    for side, end in ((-1, lines.lower), (1, lines.upper)):
-        outer = points[:, 0] if side < 0 else points[:, -1]
-        radius = np.abs(outer - center)
-        size = (magnitude[:, 0] if side < 0 else magnitude[:, -1]) + np.log(radius)
-        open_end = np.isinf(end)
-        heavy = open_end & (size > mass + np.log(tolerance) - 6.0)
-        bound = np.where(open_end, np.logaddexp(bound, size), bound)
-        if not heavy.any():
-            continue
-        if not far:
-            further |= heavy
-            continue
-        chosen = rows[heavy]
-        radii = radius[heavy][:, None] * 4.0 ** np.arange(-8.0, 1.0)
-        nodes = center[heavy][:, None] + side * radii
-        sample = call(np.repeat(chosen, 9), nodes.ravel(), True)
-        trend = (sample.magnitude().reshape(nodes.shape) + np.log(radii)) / 1.0
-        noise = np.broadcast_to(sample.log_weight_error, sample.log_weight.shape).reshape(nodes.shape).max(axis=1)
-        slopes = np.diff(trend, axis=1) / _RADIX
-        sure = (noise < 0.01) | (slopes.min(axis=1) * _RADIX > 4 * noise)
-        falling = np.isfinite(slopes).all(axis=1) & (slopes.max(axis=1) < -1e-3) & (noise < 0.01)
-        rising = ((slopes.min(axis=1) > 1e-3) | np.isposinf(trend).any(axis=1)) & sure
-        decay = np.where(falling, -slopes.max(axis=1), 1.0)
-        bound[chosen] = np.logaddexp(bound[chosen], trend[:, -1] - np.log(decay))
-        value = np.ones(nodes.size) if sample.value is None else np.sign(sample.value)
-        signs = value.reshape(nodes.shape)
-        one_sign = (signs == signs[:, :1]).all(axis=1)
-        clear = rising & one_sign
-        opposite = clear & (infinite[chosen] * signs[:, -1] < 0)
-        undecided[chosen] |= ~(falling | clear) | opposite
-        infinite[chosen] = np.where(clear, signs[:, -1], infinite[chosen])
-    return further, bound, infinite, undecided
 
 
 def _refine(
@@ -507,7 +261,7 @@ class _Panels:
             absolute = np.abs(values)
         # Infinite on a whole panel is infinite; at single nodes it may be a pole, and finer panels will tell.
         flat = values[:, :1] == values
-        some = ~np.isfinite(values).all(axis=1) & ~(np.isinf(values) & flat & (logs >= _LIGHT)).all(axis=1)
+        some = ~np.isfinite(values).all(axis=1) & ~(np.isinf(values) & flat & (logs >= LIGHT)).all(axis=1)
         values = np.where(some[:, None], np.nan, values)
         kronrod, gauss = half * (values @ KRONROD), half * (values @ GAUSS)
         size = half * (absolute @ KRONROD)

@@ -19,16 +19,8 @@ import numpy as np
 
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.quadrature_copies import LEVEL, NAME, LogOfCopies
-from boundcheck.evaluators.quadrature_panels import (
-    EPSILON,
-    Array,
-    Effort,
-    Index,
-    Integrals,
-    Lines,
-    Sample,
-    integrate_lines,
-)
+from boundcheck.evaluators.quadrature_lines import EPSILON, Array, Index, Integrals, Lines, Sample
+from boundcheck.evaluators.quadrature_panels import Effort, integrate_lines
 from boundcheck.evaluators.quadrature_rounding import rounding_of
 from boundcheck.language.laws import DensityLaw, Law, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
