@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boundcheck.claims.check import ModelCheck, check
 from boundcheck.claims.claim import Claim
@@ -22,6 +22,14 @@ from boundcheck.language.build import Formula
 from boundcheck.language.terms import Term
 from boundcheck.models.finite import FiniteModel
 from boundcheck.search.witness import Witness
+
+if TYPE_CHECKING:
+    from boundcheck.agreement import PROBLEMS as PROBLEMS
+    from boundcheck.agreement import Disagreement as Disagreement
+    from boundcheck.agreement import Problem as Problem
+    from boundcheck.agreement import check_evaluator as check_evaluator
+    from boundcheck.agreement import laws as laws
+    from boundcheck.agreement import matrix as matrix
 
 WITNESS_FOLDER = ".boundcheck"
 """Where failures save their counterexamples, under the current directory."""
@@ -239,3 +247,15 @@ def test_{identifier}_counterexample():
     claim = Claim({witness.claim.name!r}, from_json(LHS), {witness.claim.relation!r}, from_json(RHS))
     assert check(claim, model, x={witness.x}).outcome is not Outcome.VIOLATED
 '''
+
+
+_AGREEMENT = ("PROBLEMS", "Disagreement", "Problem", "check_evaluator", "laws", "matrix")
+
+
+def __getattr__(name: str) -> Any:
+    """The agreement matrix is loaded when it is first used."""
+    if name not in _AGREEMENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from boundcheck import agreement
+
+    return getattr(agreement, name)

@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"claims"}),
     frozenset({"catalogue"}),
     frozenset({"search", "evidence"}),
-    frozenset({"strategies", "testing", "reproduce"}),
+    frozenset({"strategies", "testing", "agreement", "reproduce"}),
     frozenset({"cli", "pytest_plugin", "demo", "adapters", "__main__", PACKAGE}),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
