@@ -25,7 +25,8 @@ LAST_PRECISION = 1024
 def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
     """Decide a claim on one model and observation (the number of a state for a finite model, else the value of x).
 
-    A formula without a value there (inf - inf) leaves the claim undecided, with that reason.
+    A formula without a value there (inf - inf) leaves the claim undecided, with that reason; so does an observation
+    of which the claim says nothing.
 
     Raises:
         BadInput: an observation that the model does not have, or a table that it lacks.
@@ -37,6 +38,10 @@ def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
     """
     require_observation(model, x)
     lhs, rhs = claim.terms
+    if not claim.applies(model, x):
+        scope = " and an encoder that covers the posterior" if claim.covering else ""
+        reason = f"the claim speaks of observations of positive probability{scope}, and x = {x} is none of them"
+        return Verdict(Outcome.UNDECIDED, None, claim.relation, None, None, float("nan"), reason)
     precision = FIRST_PRECISION
     while True:
         try:

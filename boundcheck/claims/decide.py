@@ -131,6 +131,9 @@ def _by_enclosure(lhs: Value, relation: Relation, rhs: Value) -> Verdict:
     difference = b - a
     margin = float(difference.mid())
     text = str(Enclosure(difference))
+    if not (a.rad().is_finite() and b.rad().is_finite()):  # nothing is known of it, not even that it has a value
+        reason = "the enclosure of a side is the whole line"
+        return Verdict(Outcome.UNDECIDED, None, relation, lhs, rhs, margin, reason, margin_text=text)
     if a < b and relation == "<=":
         return Verdict(Outcome.HOLDS, Guarantee.CERTIFIED, relation, lhs, rhs, margin, margin_text=text)
     if b < a or (relation == "==" and a < b):

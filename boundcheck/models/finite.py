@@ -316,6 +316,8 @@ def _written_float(text: str) -> _Entry:
 
 
 def _flatten(name: str, nested: Any, index: tuple[int, ...], out: list[_Entry]) -> tuple[int, ...]:
+    if isinstance(nested, np.ndarray):  # a list of arrays
+        nested = nested.tolist()
     if isinstance(nested, Sequence) and not isinstance(nested, str | bytes):
         if not nested:
             raise BadInput(_place(name, index), nested, "at least one entry", _REMEDY)
