@@ -270,9 +270,7 @@ def marginal_elbo(model: Model, x: int) -> Value:
 def denoising_coupled(model: Model, x: int) -> Value:
     """E_{xt} E_{z ~ q(.|xt)} log p(x,z)/q(z|xt)"""
     return average(
-        (c * q, log(model.weight(x, z, q)))
-        for xt, c in support(model.c_of(x))
-        for z, q in support(model.encoder[xt])
+        (c * q, log(model.weight(x, z, q))) for xt, c in support(model.c_of(x)) for z, q in support(model.encoder[xt])
     )
 
 
@@ -294,9 +292,7 @@ def denoising_decoupled(model: Model, x: int) -> Value:
 def iwae(model: Model, x: int, k: int) -> Value:
     """E_{z_1..K ~ q(.|x)} log mean_k p(x,z_k)/q(z_k|x)"""
     q = model.q_of(x)
-    return average(
-        (probability, log(mean([model.weight(x, z, q[z]) for z in zs]))) for zs, probability in draws(q, k)
-    )
+    return average((probability, log(mean([model.weight(x, z, q[z]) for z in zs]))) for zs, probability in draws(q, k))
 
 
 @at_60_digits
@@ -465,9 +461,7 @@ def tvo_left(model: Model, x: int, s: int) -> Value:
 @at_60_digits
 def tvo_right(model: Model, x: int, s: int) -> Value:
     """1/S sum_{j=1}^{S} E_{pi_{j/S}} log w"""
-    return weighted_sum(
-        (Fraction(1, s), tempered_log_weight(model, x, Fraction(j, s))) for j in range(1, s + 1)
-    )
+    return weighted_sum((Fraction(1, s), tempered_log_weight(model, x, Fraction(j, s))) for j in range(1, s + 1))
 
 
 @at_60_digits
@@ -516,7 +510,5 @@ def free_bits(model: Model, x: int, lam: Real) -> Value:
 def dae_criterion(model: Model, x: int) -> Value:
     """E_{xt} E_{z ~ q(.|xt)} log p(x|z), no penalty"""
     return average(
-        (c * q, log(model.likelihood[z][x]))
-        for xt, c in support(model.c_of(x))
-        for z, q in support(model.encoder[xt])
+        (c * q, log(model.likelihood[z][x])) for xt, c in support(model.c_of(x)) for z, q in support(model.encoder[xt])
     )

@@ -175,9 +175,7 @@ def by_hand() -> dict:
     }
 
 
-@pytest.mark.parametrize(
-    "call", list(by_hand()), ids=lambda call: " ".join([call[0].__name__, *map(str, call[1:])])
-)
+@pytest.mark.parametrize("call", list(by_hand()), ids=lambda call: " ".join([call[0].__name__, *map(str, call[1:])]))
 def test_by_hand(call):
     function, *arguments = call
     assert same(function(HAND, 0, *arguments), by_hand()[call])
@@ -246,9 +244,7 @@ def test_gaps_are_the_divergences_they_should_be(model, x):
     best = replace(model, auxiliary=oracle.optimal_auxiliary(model))
     assert same(oracle.hvm(best, x), marginal)
     encoder, mixture = model.encoder, model.marginal_encoder(x)
-    spread = sum(
-        oracle.number(c) * oracle.kl(encoder[xt], mixture) for xt, c in enumerate(model.corruption[x])
-    )
+    spread = sum(oracle.number(c) * oracle.kl(encoder[xt], mixture) for xt, c in enumerate(model.corruption[x]))
     assert same(marginal - oracle.denoising_coupled(model, x), spread)
     posterior = oracle.posterior(model, x)
     assert same(oracle.eubo(model, x) - evidence, oracle.kl(posterior, encoder[x]))
@@ -281,16 +277,12 @@ def test_orderings(model, x):
 @pytest.mark.parametrize(("model", "x"), POSITIVE)
 def test_perturbative_bound(model, x):
     evidence = oracle.log_evidence(model, x)
-    values = [
-        outcome(oracle.perturbative, model, x, order, v0) for order in (1, 3, 5) for v0 in (0, 1, F(5, 2))
-    ]
+    values = [outcome(oracle.perturbative, model, x, order, v0) for order in (1, 3, 5) for v0 in (0, 1, F(5, 2))]
     assert any(value is not None for value in values)
     assert all(value is None or below(value, evidence) for value in values)
     assert same(oracle.perturbative(model, x, 99, 1), evidence)  # the whole exponential series
     exact = replace(model, encoder=[oracle.posterior(model, x)] * len(model.encoder))
-    assert same(
-        oracle.perturbative(exact, x, 1, -evidence), evidence
-    )  # a constant weight, expanded at itself
+    assert same(oracle.perturbative(exact, x, 1, -evidence), evidence)  # a constant weight, expanded at itself
 
 
 @pytest.mark.parametrize(("model", "_"), POSITIVE)
