@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -118,19 +118,15 @@ def evaluate(
     if not isinstance(model, ContinuousModel):
         raise BadInput("model", model, "a continuous model")
     observed, term = _observed(x), trace(formula, **parameters)
-    values, grid = [], None
-    for count in (nodes, (3 * nodes + 1) // 2, 2 * nodes):
-        grid = _Grid(model, observed, count, base, term)
-        with np.errstate(all="ignore"):
-            values.append(float(np.asarray(grid.value(term))))
-    assert grid is not None
-    value = values[-1]
+    grids = [_Grid(model, observed, count, base, term) for count in (2 * nodes, (3 * nodes + 1) // 2, nodes)]
+    with np.errstate(all="ignore"):
+        value, *others = (float(np.asarray(grid.value(term))) for grid in grids)
     if math.isnan(value):
         raise CannotCompute(NAME, term.text, "infinities cancel at a node, so that the sum has no value")
-    spread = max(abs(value - other) for other in values[:-1])
-    if grid.hidden or not spread <= AGREEMENT * max(1.0, abs(value)) or math.isinf(value):
+    spread = max(abs(value - other) for other in others)
+    if grids[0].hidden or not spread <= AGREEMENT * max(1.0, abs(value)) or math.isinf(value):
         return Approximate(value, math.inf)
-    return Approximate(value, FACTOR * spread + ROUNDING * max(1.0, grid.magnitude, abs(value)))
+    return Approximate(value, FACTOR * spread + ROUNDING * max(1.0, grids[0].magnitude, abs(value)))
 
 
 def _observed(x: Any) -> Point:
@@ -206,7 +202,8 @@ def _table(density: Density) -> tuple[list[Any], list[Any]]:
 
 def _multisets(n: int, size: int) -> tuple[NDArray[np.intp], Array]:
     """All multisets of `size` of n things, a row each, and the logarithm of the number of their orders."""
-    rows = np.array(list(combinations_with_replacement(range(n), size)), dtype=np.intp)
+    entries = chain.from_iterable(combinations_with_replacement(range(n), size))
+    rows = np.fromiter(entries, np.intp, size * math.comb(n + size - 1, size)).reshape(-1, size)
     run, repeats = np.ones(len(rows)), np.zeros(len(rows))
     for column in range(1, size):
         run = np.where(rows[:, column] == rows[:, column - 1], run + 1, 1.0)
@@ -356,6 +353,7 @@ class _Grid:
 
     def _law(self, law: ModelLaw) -> tuple[Density, ...]:
         points = [self._point(arg) for arg in law.args]
+        self._fits(*chain.from_iterable(points))  # the model's functions may combine all of them
         return self.model.law(law.role, [point[0] if len(point) == 1 else point for point in points])
 
     def _log_density(self, term: LogDensity) -> Array:
@@ -376,6 +374,7 @@ class _Grid:
             )  # fmt: skip
         pairs = list(zip(densities, point, strict=True))
         for density, v in pairs:
+            self._fits(v, *_parameters(density))
             self._watch(density, v, self.watched)
         return self._fold(np.add, [np.asarray(density.log_density(_plain(v)), dtype=float) for density, v in pairs])
 
@@ -544,6 +543,16 @@ class _Grid:
 
 _FOLDS: dict[str, Any] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
 _LOG_FOLDS: dict[str, Any] = {"add": np.logaddexp, "mul": np.add, "max": np.maximum, "min": np.minimum}
+
+
+def _parameters(density: Density) -> Iterator[Any]:
+    """The arrays that a density computes with."""
+    for value in vars(density).values():
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Density):
+                yield from _parameters(each)
+            elif isinstance(each, np.ndarray):
+                yield each
 
 
 def _hides_a_peak(logs: Array) -> bool:
