@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from boundcheck.models.torch_model import TorchModel
 
+INNER = 16
+"""Draws for an expectation inside a nonlinear function: few, since the bias is judged on one side only."""
+
 REPLICATES = 4000
 """Independent replicates of a Monte Carlo estimate in the matrix."""
 
@@ -73,7 +76,7 @@ def _monte_carlo(seed: int) -> Evaluate:
         finite = isinstance(model, FiniteModel)
         data = np.array([x]) if finite else np.reshape(np.asarray(x, dtype=np.float64), (1, -1))
         made = _categorical(model) if finite else _normal(model)
-        (value,) = monte_carlo.evaluate(formula, made, data, n=REPLICATES, inner=64, seed=seed)
+        (value,) = monte_carlo.evaluate(formula, made, data, n=REPLICATES, inner=INNER, seed=seed)
         return value
 
     return _only("Monte Carlo", (FiniteModel, LinearGaussianModel), sampled)
