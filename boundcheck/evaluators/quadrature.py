@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
 from boundcheck.evaluators.quadrature_copies import NAME, LogOfCopies, simplify
+from boundcheck.evaluators.quadrature_frames import Number
 from boundcheck.evaluators.quadrature_lines import Index
 from boundcheck.evaluators.quadrature_panels import Effort
-from boundcheck.evaluators.quadrature_walk import Number, Walk
+from boundcheck.evaluators.quadrature_walk import Walk
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.laws import ModelLaw
@@ -180,7 +181,7 @@ def _check_axes(term: Term, written: Term, model: ContinuousModel, walk: Walk) -
 def _axes(term: Term, model: ContinuousModel, walk: Walk) -> int:
     """Continuous dimensions that are nested at most."""
     if isinstance(term, LogDensity) and not isinstance(term.law, ModelLaw):
-        return _axes(walk._expanded(term), model, walk)
+        return _axes(walk.expanded(term), model, walk)
     children = list(term.children)
     below = max((_axes(child, model, walk) for child in children), default=0)
     if isinstance(term, LogOfCopies):

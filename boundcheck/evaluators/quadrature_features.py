@@ -29,7 +29,8 @@ from boundcheck.models.densities import (
 )
 
 if TYPE_CHECKING:
-    from boundcheck.evaluators.quadrature_walk import Line, Walk
+    from boundcheck.evaluators.quadrature_laws import Line
+    from boundcheck.evaluators.quadrature_walk import Walk
 
 _SCAN = np.array([0.0, 0.25, 0.5, 0.8, 1.2, 1.7, 2.3, 3.0, 4.0, 5.5, 8.0, 12.0, 25.0, 60.0, 200.0, 1e3, 1e4, 1e5, 1e6])
 _OFFSETS = np.concatenate([-_SCAN[:0:-1], _SCAN])
@@ -104,7 +105,7 @@ def _leaves(walk: Walk, term: Term, var: Var, bound: Bound) -> Iterator[tuple[Lo
         if isinstance(term.law, ModelLaw):
             yield term, bound
         else:
-            yield from _leaves(walk, walk._expanded(term), var, bound)
+            yield from _leaves(walk, walk.expanded(term), var, bound)
     elif isinstance(term, Expect):
         for at in _held(walk, term.law):
             yield from _leaves(walk, term.body, var, (*bound, (term.law, term.var, at)))
@@ -257,7 +258,7 @@ def _false_position(
 
 def _centers(walk: Walk, law: Law | None, var: Var) -> list[Any]:
     if law is None:
-        return [line.center for line in walk._space(var)]
+        return [line.center for line in walk.space_lines(var)]
     return walk.centers(law, var)
 
 

@@ -3,9 +3,9 @@
 Integral b of a batch is that of exp(L_b(v)) h_b(v) over an interval. Panels of all integrals lie in one flat list, so
 a round of refinement is one call of the integrand, however many integrals there are. First the mass is found
 (`quadrature_search`), and what lies beyond the outermost points is measured (`quadrature_tails`). Panels between the
-points are bisected until two rules agree. What the error estimate
-counts: the difference of the 10-point and the 21-point rule on every panel (which is that of the poorer one), the mass
-of panels left out, a bound on the tails by their measured exponent, and rounding.
+points are bisected until two rules agree. What the error estimate counts: the difference of the 10-point and the
+21-point rule on every panel (which is that of the poorer one), the mass of panels left out, a bound on the tails by
+their measured exponent, and rounding.
 """
 
 from __future__ import annotations
