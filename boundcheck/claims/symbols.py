@@ -26,9 +26,10 @@ from boundcheck.claims.logforms import (
     positive_on_simplices,
 )
 from boundcheck.errors import CannotCompute
+from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
 from boundcheck.evaluators.objects import along, mapped, scalar
-from boundcheck.evaluators.traversal import Domain, Traversal
+from boundcheck.evaluators.traversal import Traversal
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw
 from boundcheck.language.terms import CORRUPTED, Binder, LogDensity, Space, Term, X, walk
 from boundcheck.models.finite import FiniteModel

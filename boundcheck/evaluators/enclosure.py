@@ -16,8 +16,9 @@ from flint import arb, fmpq
 from numpy.typing import NDArray
 
 from boundcheck.errors import UndefinedValue
+from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.objects import along, mapped, running_product, scalar
-from boundcheck.evaluators.traversal import Domain, Traversal
+from boundcheck.evaluators.traversal import Traversal
 from boundcheck.evaluators.values import Enclosure
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Space, Term

@@ -14,9 +14,10 @@ from flint import fmpq
 from numpy.typing import NDArray
 
 from boundcheck.errors import CannotComputeExactly, UndefinedValue
+from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import UNDEFINED, LeavesField, LogNumber, sum_of, weighted_sum
 from boundcheck.evaluators.objects import along, mapped, running_product, scalar
-from boundcheck.evaluators.traversal import Domain, Traversal
+from boundcheck.evaluators.traversal import Traversal
 from boundcheck.evaluators.values import Exact
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Space, Term

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import CannotCompute, UndefinedValue
-from boundcheck.evaluators.traversal import Domain, Traversal
+from boundcheck.evaluators.domain import Domain
+from boundcheck.evaluators.traversal import Traversal
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Apply, Const, Space, Term

@@ -13,19 +13,19 @@ Two rules keep the values right. A weight of zero removes its term, whatever the
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations_with_replacement, islice
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, CannotCompute
+from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
+from boundcheck.evaluators.named import Axis, Named, is_exponential, multisets
 from boundcheck.language.laws import Law, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
@@ -37,112 +37,12 @@ from boundcheck.language.terms import (
     LogDensity,
     Plate,
     Reduce,
-    Space,
     Term,
     Var,
     X,
     walk,
 )
 from boundcheck.models.finite import FiniteModel
-
-Axis: TypeAlias = Var | Plate | str
-
-
-class Domain(ABC):
-    """Numbers and what is done with arrays of them. `weights` are probabilities in a representation of its own."""
-
-    name: str
-    bytes_per_number = 8
-
-    @abstractmethod
-    def constant(self, value: Fraction) -> Any:
-        """A rational as a 0-d array."""
-
-    @abstractmethod
-    def log_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
-        """Log-probabilities of a role, axes as in `FiniteModel.table`."""
-
-    @abstractmethod
-    def weight_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
-        """Probabilities of a role, as weights."""
-
-    @abstractmethod
-    def weights(self, log_density: NDArray[Any]) -> NDArray[Any]:
-        """Weights from log-probabilities."""
-
-    @abstractmethod
-    def weight_product(self, weights: NDArray[Any], axis: int) -> NDArray[Any]:
-        """The product of weights along an axis."""
-
-    @abstractmethod
-    def times(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        """The elementwise product of weights."""
-
-    @abstractmethod
-    def counts(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Positive integers (Python ints) as weights."""
-
-    @abstractmethod
-    def add(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        """a + b."""
-
-    @abstractmethod
-    def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        """a * b."""
-
-    def scale(self, factor: Fraction, a: NDArray[Any]) -> NDArray[Any]:
-        """factor * a."""
-        return self.multiply(self.constant(factor), a)
-
-    @abstractmethod
-    def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
-        """a ** exponent."""
-
-    @abstractmethod
-    def exp(self, a: NDArray[Any]) -> NDArray[Any]:
-        """exp a."""
-
-    @abstractmethod
-    def log(self, a: NDArray[Any]) -> NDArray[Any]:
-        """log a."""
-
-    def log_of_known(self, a: NDArray[Any]) -> NDArray[Any]:
-        """log a of numbers that carry no rounding."""
-        return self.log(a)
-
-    @abstractmethod
-    def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        """max or min of a and b."""
-
-    @abstractmethod
-    def expectation(self, weights: NDArray[Any], values: NDArray[Any], axis: int) -> NDArray[Any]:
-        """sum of weights * values along an axis, where a weight of zero removes its term."""
-
-    @abstractmethod
-    def log_expectation(self, weights: NDArray[Any], logs: NDArray[Any], axis: int) -> NDArray[Any]:
-        """log of the sum of weights * exp(logs) along an axis, where a weight of zero removes its term."""
-
-    @abstractmethod
-    def reduce(self, op: str, values: NDArray[Any], axis: int) -> NDArray[Any]:
-        """sum, max or min along an axis."""
-
-    @abstractmethod
-    def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
-        """log of the sum of exp(logs) along an axis."""
-
-
-@dataclass
-class Named:
-    """An array whose axes are named by variables, plates or the batch of models."""
-
-    data: NDArray[Any]
-    axes: tuple[Axis, ...]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.data, np.ndarray):  # numpy unwraps arrays without axes
-            wrapped = np.empty((), dtype=np.float64 if isinstance(self.data, float) else object)
-            wrapped[()] = self.data
-            self.data = wrapped
 
 
 @dataclass
@@ -213,11 +113,11 @@ class Traversal:
         if isinstance(term, LogDensity):
             return self._log_density(term)
         if isinstance(term, Expect):
-            return self._expect(term, logged=_is_exponential(term))
+            return self._expect(term, logged=is_exponential(term))
         if isinstance(term, Integrate):
-            return self._integrate(term, logged=_is_exponential(term))
+            return self._integrate(term, logged=is_exponential(term))
         if isinstance(term, Reduce):
-            return self._reduce(term, logged=_is_exponential(term))
+            return self._reduce(term, logged=is_exponential(term))
         if isinstance(term, Apply):
             return self._apply(term)
         assert isinstance(term, Var)
@@ -233,12 +133,12 @@ class Traversal:
         if op == "pow":
             exponent = term.args[1]
             assert isinstance(exponent, Const)
-            if _is_exponential(term):
+            if is_exponential(term):
                 return self._map(domain.exp, self.log_value(term))
             return self._map(lambda a: domain.power(a, exponent.value), self.value(term.args[0]))
         if op == "same":
             return self._same(term)
-        if op == "mul" and _is_exponential(term) and len(term.args) > 1:
+        if op == "mul" and is_exponential(term) and len(term.args) > 1:
             return self._map(domain.exp, self.log_value(term))
         if op == "mul" and len(term.args) > 1 and isinstance(term.args[0], Const):
             factor = term.args[0].value
@@ -482,7 +382,7 @@ class Traversal:
             )
             rows = max(1, self.most_numbers // max(1, k * outer))
             parts = []
-            for entries, coefficients in _multisets(states, k, rows):
+            for entries, coefficients in multisets(states, k, rows):
                 per_member = tuple(np.unravel_index(entries, sizes))
                 self.plates[plate] = _Multisets(variables, per_member)
                 self.memo.append({})
@@ -563,34 +463,3 @@ class Traversal:
             (a, b), axes = self._align([result, other])
             result = Named(combine(a, b), axes)
         return result
-
-
-def _is_exponential(term: Term) -> bool:
-    """True if the term is built from exponentials, so that it is safer computed as exp of its logarithm."""
-    if isinstance(term, Apply):
-        if term.op == "exp":
-            return True
-        if term.op == "pow":
-            return _is_exponential(term.args[0])
-        if term.op == "mul":
-            return all(nonnegative(arg) for arg in term.args) and any(_is_exponential(arg) for arg in term.args)
-        return False
-    if isinstance(term, Expect | Integrate | Reduce):
-        return _is_exponential(term.body)
-    return False
-
-
-def _multisets(states: int, k: int, rows: int) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
-    """Multisets of k of `states` states in chunks: sorted entries (rows, k), and the number of orderings of each."""
-    everything = combinations_with_replacement(range(states), k)
-    while block := list(islice(everything, rows)):
-        entries = np.array(block, dtype=np.intp)
-        orderings = np.empty(len(block), dtype=object)
-        total = math.factorial(k)
-        for i, row in enumerate(block):
-            ways, run = total, 1
-            for j in range(1, k):
-                run = run + 1 if row[j] == row[j - 1] else 1
-                ways //= run
-            orderings[i] = ways
-        yield entries, orderings
