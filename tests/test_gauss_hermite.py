@@ -282,6 +282,13 @@ def test_a_narrow_peak_that_three_rules_miss_is_owned_up_to():
     assert math.isinf(evaluate(O.marginal_elbo, narrow, 0.37).error)
 
 
+@pytest.mark.parametrize("nodes", [4, 16, 64])
+def test_a_steep_step_is_owned_up_to(nodes):
+    """Every even rule puts half of its weight on either side of a step near the centre, and so they agree."""
+    model = ContinuousModel(Logistic(0, 1), lambda z: BernoulliLogit(150 * (z - 0.06)))
+    assert math.isinf(evaluate(O.log_evidence, model, 1, nodes=nodes).error)
+
+
 def test_a_divergent_integral_is_owned_up_to():
     light = ContinuousModel(Normal(0, 1), lambda z: Normal(z, 1), encoder=lambda x: Normal(0, "1/2"))
     for n in (2, 3):
@@ -302,6 +309,12 @@ def test_laws_without_a_rule_are_named():
     counts = linear(lambda x: PoissonLog(x))
     with pytest.raises(CannotCompute, match="PoissonLog"):
         evaluate(O.denoising_coupled, counts, X)
+
+
+def test_an_encoder_that_does_not_cover_is_no_base():
+    model = ContinuousModel(Normal(0, 1), lambda z: Normal(z, 1), encoder=lambda x: Uniform(-1, 1))
+    with pytest.raises(CannotCompute, match="cover"):
+        evaluate(O.log_evidence, model, 0.3, base="encoder")
 
 
 def test_too_large_a_grid_is_refused_with_its_size():

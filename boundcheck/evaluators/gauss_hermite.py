@@ -67,6 +67,8 @@ FACTOR = 10.0
 AGREEMENT = 1e-3
 HIDDEN_PEAK = 10.0
 """Nats by which a log-concave density may rise between two neighbouring nodes before the rule counts as too coarse."""
+SHARP_CORNER, NEAR_THE_TOP = 4.0, 30.0
+"""Nats by which a log-density may bend at a node that is not as far below its top as that."""
 
 ROUNDING = 256 * 2.0**-52
 
@@ -228,6 +230,9 @@ class _Grid:
         self.depth = 0
         self.magnitude = 0.0
         self.hidden = False
+        self.sums: set[int] = set()
+        """Axes of discrete variables, between whose points there is nothing to miss."""
+        self.multisets: set[int] = set()
         self.watched: frozenset[int] = frozenset()
         """Axes, counted from the outermost, along which densities are exponentiated and summed."""
 
@@ -387,10 +392,11 @@ class _Grid:
         if self.hidden or not axes:
             return
         logs = np.asarray(density.log_density(_plain(v)), dtype=float)
-        for axis in axes:
+        for axis in axes - self.sums:
             place = logs.ndim - 1 - axis
             if place >= 0 and logs.shape[place] >= FEWEST_NODES:
-                self.hidden = self.hidden or _hides_a_peak(np.moveaxis(logs, place, 0))
+                corners = axis not in self.multisets  # there the nodes come in runs
+                self.hidden = self.hidden or _hides_a_peak(np.moveaxis(logs, place, 0), corners)
 
     # --- sums over nodes ---
 
@@ -483,6 +489,10 @@ class _Grid:
         if many * math.prod(shape[axes:]) > LARGEST_GRID or many * plate.size > 4 * LARGEST_GRID:
             self._too_large(f"{many:,} multisets of {plate.size} of {count:,} nodes")
         rows, log_orders = _multisets(count, plate.size)
+        summed = set(range(start, self.depth)) <= self.sums
+        self.depth = start
+        self._mark(self.sums, summed)
+        self._mark(self.multisets, True)
         self.depth = start + 1
 
         def flat(values: Any) -> Array:
@@ -499,9 +509,15 @@ class _Grid:
     def _nodes(self, density: Density) -> tuple[Array, Array]:
         """Nodes of a law's rule and their log-weights, on a new axis in front."""
         nodes, log_weights = self._rule(density)
+        self._mark(self.sums, density.discrete)
+        self._mark(self.multisets, False)
         self.depth += 1
         self._fits(nodes, log_weights)
         return nodes, np.broadcast_to(log_weights, np.broadcast_shapes(log_weights.shape, nodes.shape))
+
+    def _mark(self, axes: set[int], marked: bool) -> None:
+        """Say whether the axis that comes next is one of these."""
+        (axes.add if marked else axes.discard)(self.depth)
 
     def _rule(self, density: Density) -> tuple[Array, Array]:
         def column(values: Any) -> Array:
@@ -535,7 +551,12 @@ class _Grid:
             low, high = (float(end) for end in space.bounds)
             return (Uniform(low, high),)
         if space == Z:
-            return self.model.law("prior") if self.base == "prior" else self._law(ModelLaw("encoder", (OBSERVED,)))
+            if self.base == "prior":
+                return self.model.law("prior")
+            encoder = self._law(ModelLaw("encoder", (OBSERVED,)))
+            if any(law.discrete or law.interval() != (None, None) for law in encoder):
+                raise CannotCompute(NAME, self.term.text, "the encoder need not cover z; pass base='prior'")
+            return encoder
         if space == CORRUPTED:
             return self._law(ModelLaw("corruption", (OBSERVED,)))
         raise CannotCompute(NAME, self.term.text, f"no law stands for the space {space.name} in an integral over it")
@@ -555,7 +576,7 @@ def _parameters(density: Density) -> Iterator[Any]:
                 yield each
 
 
-def _hides_a_peak(logs: Array) -> bool:
+def _hides_a_peak(logs: Array, corners: bool) -> bool:
     """Whether lines through the nodes on either side of a gap meet far above it, as they do over a missed peak.
 
     A log-concave density stays below those lines, so that it has no high peak where they do not.
@@ -564,7 +585,14 @@ def _hides_a_peak(logs: Array) -> bool:
     meet = (logs[2:-1] - logs[1:-2] + right) / (left + right)
     height = logs[1:-2] + left * meet
     excess = height - np.maximum(logs[1:-2], logs[2:-1])
-    return bool(np.any((left > 0) & (right > 0) & (meet > 0) & (meet < 1) & (excess > HIDDEN_PEAK)))
+    if np.any((left > 0) & (right > 0) & (meet > 0) & (meet < 1) & (excess > HIDDEN_PEAK)):
+        return True
+    if not corners:
+        return False
+    # A step has no peak, but where between two nodes it is they cannot see: a sharp corner, not far below the top.
+    bend = 2 * logs[1:-1] - logs[:-2] - logs[2:]
+    near = np.maximum(logs[:-2], logs[2:]) > np.max(logs, axis=0) - NEAR_THE_TOP
+    return bool(np.any((bend > SHARP_CORNER) & near))
 
 
 def _log_sum(logs: Array, axis: tuple[int, ...]) -> Array:
