@@ -11,7 +11,9 @@ from boundcheck.catalogue.objectives import (
     marginal_negative_entropy,
 )
 from boundcheck.claims.claim import Claim
+from boundcheck.errors import BadInput
 from boundcheck.language import E, kl
+from boundcheck.language.numerals import exact_fraction
 from boundcheck.models.finite import FiniteModel
 
 IM_2015 = "Im, Ahn, Memisevic & Bengio (2015), arXiv:1511.06406"
@@ -22,12 +24,18 @@ def bernoulli(sharpness: str = "9/10") -> FiniteModel:
 
     p(x,z) = Bernoulli(z; 1/2), x~ ~ Bernoulli(1/2), q(z=1|x~=1) = 1 - s and q(z=1|x~=0) = s with s = `sharpness`.
 
+    Raises:
+        BadInput: a sharpness that is no probability.
+
     >>> print(bernoulli())
     FiniteModel(prior=[1/2, 1/2], likelihood=[[1], [1]], encoder=[[1/10, 9/10], [9/10, 1/10]], corruption=[[1/2, 1/2]])
     """
-    from fractions import Fraction
-
-    s = Fraction(sharpness)
+    try:
+        s = exact_fraction(sharpness)
+    except (ValueError, TypeError, ZeroDivisionError):
+        s = None
+    if s is None or not 0 <= s <= 1:
+        raise BadInput("sharpness", sharpness, "a probability such as 9/10")
     return FiniteModel(
         prior=["1/2", "1/2"],
         likelihood=[[1], [1]],
