@@ -261,8 +261,9 @@ class _Elimination:
     ) -> tuple[Table, Table | None]:
         """First the trailing variables of a group, in rows; then the others."""
         front, back = split_group(self.sizes, group, group)
-        inner = [table for table in weights if not set(back).isdisjoint(table.scope)]
-        inner_values = [table for table in values if not set(back).isdisjoint(table.scope)]
+        summed = set(back)
+        inner = [table for table in weights if not summed.isdisjoint(table.scope)]
+        inner_values = [table for table in values if not summed.isdisjoint(table.scope)]
         mentioned = {v for table in [*inner, *inner_values] for v in table.scope}
         middle = tuple(v for v in (*out, *front) if v in mentioned)
         message, mean = self._sum_out(inner, inner_values, middle, back)
@@ -302,7 +303,8 @@ class _Elimination:
         shape, inner = tuple(self.sizes[v] for v in out), tuple(self.sizes[v] for v in group)
         width = math.prod(inner)
         lead = next(i for i in range(len(shape) + 1) if i == len(shape) or math.prod(shape[i:]) * width <= BLOCK)
-        column = [table for table in weights if set(table.scope) <= set(group)]
+        members = set(group)
+        column = [table for table in weights if members.issuperset(table.scope)]
         mixed = [table for table in weights if table not in column]
         log_column = np.broadcast_to(plus([align(t.data, t.scope, group) for t in column]), inner).reshape(-1)
         order, shape_of_block = (*out, *group), (*shape[lead:], *inner)
