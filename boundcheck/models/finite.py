@@ -308,6 +308,9 @@ class _Entry(Fraction):
 
     rounded = False
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 def _written_float(text: str) -> _Entry:
     entry = _Entry(exact_fraction(text))
