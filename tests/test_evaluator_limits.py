@@ -120,6 +120,8 @@ def test_infinite_and_missing_values(evaluator: Any) -> None:
     for formula in (objectives.eubo, lambda m, x: objectives.log_evidence(m, x) - objectives.elbo(m, x)):
         with pytest.raises(UndefinedValue, match="has no value at x = 1"):
             evaluator.evaluate(formula, hole, 1)
+    with pytest.raises(UndefinedValue):  # the posterior of an impossible observation, under a logarithm
+        evaluator.evaluate(lambda m, x: log(E(m.posterior(x), lambda z: m.prior().prob(z))), hole, 1)
     with pytest.raises(UndefinedValue):  # the logarithm of a negative number
         evaluator.evaluate(lambda m, x: log(E(m.encoder(x), lambda z: m.encoder(x).prob(z) - 2)), hole)
 
@@ -142,6 +144,21 @@ def test_a_difference_that_rounding_swallowed_has_no_stated_precision() -> None:
     lost = lambda m, x: E(m.encoder(x).copies(2), lambda z: mean(log(total(w(m, x, z)) - w(m, x, z))))  # noqa: E731
     assert float(exact.evaluate(lost, model)) == pytest.approx(0.5 * math.log(2e-20) + 0.5 * math.log(2))
     assert floating.evaluate(lost, model).error == math.inf
+
+
+def test_a_power_of_what_may_be_zero_has_no_stated_precision() -> None:
+    """The mean below is exactly zero, its inverse +inf; floats make it some 1e-17."""
+    model = FiniteModel(prior=["2/3", "1/3"], likelihood=[["3/7", "4/7"], ["3/7", "4/7"]], encoder=[["2/3", "1/3"]] * 2)
+    zero = lambda m, x: objectives.elbo(m, x) - objectives.log_evidence(m, x)  # noqa: E731
+    for exponent in (-1, -2, F(1, 2), F(-1, 2)):
+        known = 0.0 if exponent > 0 else math.inf
+        for scale in (1, 3, 7, F(1, 3)):
+            power = lambda m, x, s=scale, e=exponent: (s * zero(m, x)) ** e  # noqa: E731
+            assert float(exact.evaluate(power, model)) == known
+            try:
+                assert floating.evaluate(power, model).error == math.inf
+            except CannotCompute as refusal:  # the root of a negative rounding error
+                assert "rounding leaves nothing" in str(refusal)
 
 
 def test_an_overflow_is_no_infinite_value() -> None:
@@ -197,6 +214,11 @@ def test_a_logarithm_of_what_may_be_negative_is_the_whole_line() -> None:
     for wrap in (lambda t: t, lambda t: maximum(3, t), lambda t: exp(t) + 1):
         value = enclosure.evaluate(lambda m, x, f=wrap: f(log(objectives.elbo(m, x))), thirds)
         assert (value.lower, value.upper) == (-math.inf, math.inf)
+    hole = FiniteModel(prior=["1/3", "2/3"], likelihood=[[1], [1]], encoder=[[1, 0]])
+    zero = lambda m, x: E(m.prior(), lambda z: m.prior().log_prob(z) - m.prior().log_prob(z))  # noqa: E731
+    infinite = lambda m, x: E(m.prior(), lambda z: -m.encoder(x).log_prob(z))  # noqa: E731
+    value = enclosure.evaluate(lambda m, x: log(zero(m, x)) * infinite(m, x), hole)  # -inf * inf, not inf - inf
+    assert (value.lower, value.upper) == (-math.inf, math.inf)
     square = enclosure.evaluate(lambda m, x: objectives.elbo(m, x) ** 2, thirds)
     assert square.upper < 1e-30
     inverse = enclosure.evaluate(lambda m, x: objectives.elbo(m, x) ** -2, thirds)

@@ -106,6 +106,8 @@ class FloatDomain(Domain):
             return self._watch_overflow(np.multiply(a, b), lambda: np.isfinite(a) & np.isfinite(b))
 
     def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
+        if exponent < 0 or exponent.denominator != 1:  # steep at zero, and without a value on one side of it
+            self.lost = self.lost or bool(np.any(np.abs(a) <= UNIT * self.largest))
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             result = np.power(a, float(exponent))
             slope = np.abs(float(exponent) * result / a)
