@@ -336,6 +336,40 @@ def measure(given: Problem, rounds: int, pyro_python: str | None) -> None:
     print(f"boundcheck's first call, with building, checking and planning: {1e3 * cold:.1f} ms")
 
 
+def larger(rounds: int) -> None:
+    """Models whose joint no table could hold, by the contraction evaluator alone."""
+    from boundcheck.catalogue.objectives import elbo, eubo, log_evidence
+    from boundcheck.evaluators.contraction import evaluate
+    from boundcheck.models.factored import Factor, FactoredModel
+
+    rng = np.random.default_rng(0)
+    across = [(12 * row + i, 12 * row + i + 1) for row in range(12) for i in range(11)]
+    shapes = {
+        "chain of 300": (300, [(i, i + 1) for i in range(299)]),
+        "grid of 12 x 12": (144, [*across, *((i, i + 12) for i in range(132))]),
+        "all pairs of 24": (24, list(itertools.combinations(range(24), 2))),
+        "all pairs of 30": (30, list(itertools.combinations(range(30), 2))),
+    }
+    print(f"\nlarger models of binary variables; medians of {rounds} rounds, after a first call that made the plan")
+    print(f"{'ms':22}{'log p(x)':>10}{'ELBO':>10}{'EUBO':>10}")
+    for name, (n, pairs) in shapes.items():
+        factors = [Factor(pair, rng.normal(size=(2, 2)), log=True) for pair in pairs]
+        model = FactoredModel([2] * n, factors, [((i,), [0.4, 0.6]) for i in range(n)])
+        row = f"{name:22}"
+        for bound in (log_evidence, elbo, eubo):
+            if bound is eubo and n == 30:
+                row += f"{'-':>10}"  # the mean under the posterior goes through all 2^30 states
+                continue
+            evaluate(bound, model)
+            times = []
+            for _ in range(rounds):
+                start = time.perf_counter()
+                evaluate(bound, model)
+                times.append(time.perf_counter() - start)
+            row += f"{1e3 * statistics.median(times):10.1f}"
+        print(row)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks factors", description=(__doc__ or "").partition("\n")[0]
@@ -343,12 +377,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--models", nargs="+", choices=WAYS, default=list(WAYS), help="which models (default: all)")
     parser.add_argument("--rounds", type=int, default=31, help="rounds of the interleaved measurement")
     parser.add_argument("--pyro-python", help="the interpreter of an environment with requirements-pyro.txt")
+    parser.add_argument("--larger", action="store_true", help="only time the contraction evaluator on larger models")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         pyro_worker(options.worker)
         return 0
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, numpy {np.__version__}")
+    if options.larger:
+        larger(min(options.rounds, 7))
+        return 0
     if not options.pyro_python:
         print("Pyro is left out: name an interpreter that has it, with --pyro-python (see requirements-pyro.txt).")
     for name in options.models:
