@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from boundcheck.errors import CannotCompute
 from boundcheck.evaluators.values import Bias
-from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
+from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand, is_one_of_its_copies
 from boundcheck.language.positions import Shape, bias_shape, positions
 from boundcheck.language.terms import (
     Apply,
@@ -94,6 +94,8 @@ def _unroll(term: Term) -> Term:
             return term
         if isinstance(term.law, DensityLaw) and term.law.rescale:
             _cannot(term.law, "its normalising constant is an integral, which has no draws")
+        if is_one_of_its_copies(term):
+            _cannot(term, "its point is one of the copies that the law reduces over")
         return _unroll(expand(term))
     if isinstance(term, Expect):
         law = term.law

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
-from boundcheck.errors import FormulaError
+from boundcheck.errors import CannotCompute, FormulaError
 from boundcheck.language.terms import (
     CORRUPTED,
     Apply,
@@ -21,6 +21,7 @@ from boundcheck.language.terms import (
     Integrate,
     LogDensity,
     Plate,
+    Reduce,
     Space,
     Term,
     Var,
@@ -219,9 +220,15 @@ def expand(term: LogDensity) -> Term:
     """The log-density of a law built in the formula, in terms of the laws it was built from.
 
     Density law: log_density(point) [- log integral exp log_density]; mixture: log E_mixing component(point).
+
+    Raises:
+        CannotCompute: for a density law, where `is_one_of_its_copies`.
     """
     law, (point,) = term.law, term.point
     if isinstance(law, DensityLaw):
+        if is_one_of_its_copies(term):
+            reason = "its point is one of the copies that the law reduces over, where it may not be put"
+            raise CannotCompute("substitution", term.text, reason)
         value = substitute(law.log_density, {law.var: point})
         if not law.rescale:
             return value
@@ -229,6 +236,17 @@ def expand(term: LogDensity) -> Term:
     if isinstance(law, MixtureLaw):
         return log(Expect(law.mixing, law.var, exp(LogDensity(law.component, (point,)))))
     raise TypeError(f"{law} is not built in the formula")
+
+
+def is_one_of_its_copies(term: LogDensity) -> bool:
+    """True if the law reduces over copies, as in mean_k q(.|x~_k), and the point z_l was drawn for one of those copies.
+
+    The density is mean_k q(z_l|x~_k). Putting z inside the reduction would make it mean_k q(z_k|x~_k), another number.
+    """
+    drawn = {plate for point in term.point for plate in point.free_plates}
+    if not drawn:
+        return False
+    return any(isinstance(sub, Reduce) and sub.plate in drawn for child in term.law.children for sub in walk(child))
 
 
 def laws_in(term: Term) -> Iterator[Law]:
