@@ -44,6 +44,7 @@ class _Grower:
         self.rng, self.m, self.most_copies = rng, m, most_copies
         self.scope: list[Any] = [x]
         self.copied = False  # copies of copies are beyond every evaluator
+        self.pools: list[Law] = []  # mean_k q(.|x~_k): laws that look at all copies in scope
 
     def points(self, *spaces: Any) -> list[Any]:
         return [var for var in self.scope if var.space in spaces]
@@ -124,6 +125,7 @@ class _Grower:
         data = rng.choice(self.points(X, CORRUPTED))
         made: list[Callable[[], Law]] = [lambda: m.encoder(data)] * 4
         made += [lambda: m.prior(), lambda: m.posterior(data), lambda: m.marginal_encoder(self.scope[0])]
+        made += [lambda pool=pool: pool for pool in self.pools]  # type: ignore[misc]
         if depth > 0:
             made += [
                 lambda: normalised(m.latent, lambda z: self.under(z, depth - 1, self.number)),
@@ -153,6 +155,10 @@ class _Grower:
         k, law = self.rng.randint(1, self.most_copies), self.law(depth - 2)
 
         def body(v: Any) -> Term:
+            if v.space == CORRUPTED and self.rng.random() < 0.5:
+                make = self.rng.choice((normalised, density))
+                self.pools.append(make(self.m.latent, lambda u: log(mean(self.m.encoder(v).prob(u), over=v))))
+
             def reduced(below: int) -> Term:
                 if self.rng.random() < 0.3 and v.space == CORRUPTED:  # one draw of z for each copy of x~
                     return E(self.m.encoder(v), lambda z: self.under(z, below, lambda d: self.closed(d, v)))
@@ -165,6 +171,7 @@ class _Grower:
             return E(law.copies(k), body)
         finally:
             self.copied = False
+            self.pools.clear()
 
     def closed(self, depth: int, v: Any) -> Term:
         """A number in which every copy of v has been reduced, sometimes twice (as in total(w) - w)."""

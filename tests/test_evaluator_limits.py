@@ -17,7 +17,7 @@ from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, CannotCompute, CannotComputeExactly, UndefinedValue
 from boundcheck.evaluators.floating import FloatDomain
 from boundcheck.evaluators.values import Enclosure
-from boundcheck.language import E, Space, exp, integrate, kl, log, maximum, mean, total
+from boundcheck.language import E, Space, exp, integrate, kl, log, maximum, mean, same, total
 from boundcheck.language.terms import Term
 from boundcheck.models.finite import FiniteModel
 
@@ -124,6 +124,20 @@ def test_infinite_and_missing_values(evaluator: Any) -> None:
         evaluator.evaluate(lambda m, x: log(E(m.posterior(x), lambda z: m.prior().prob(z))), hole, 1)
     with pytest.raises(UndefinedValue):  # the logarithm of a negative number
         evaluator.evaluate(lambda m, x: log(E(m.encoder(x), lambda z: m.encoder(x).prob(z) - 2)), hole)
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_what_carries_no_rounding_keeps_its_logarithm(evaluator: Any) -> None:
+    """log 0 of a comparison or a constant is -inf for certain, not a rounding error."""
+    value = evaluator.evaluate(lambda m, x: E(m.prior(), lambda a: E(m.prior(), lambda b: log(same(a, b)))), HALF)
+    assert float(value) == -math.inf
+    kept = evaluator.evaluate(
+        lambda m, x: E(m.prior(), lambda a: E(m.prior(), lambda b: log(same(a, b) + 0 * same(a, b) + 1))), HALF
+    )
+    assert float(kept) == pytest.approx(math.log(2) / 2)
+    if evaluator is floating:
+        assert value.error == 0
+        assert kept.error < 1e-10
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)

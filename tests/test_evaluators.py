@@ -232,6 +232,11 @@ def w(m: Any, x: Any, z: Any) -> Term:
     return exp(objectives.log_weight(m, x, z))
 
 
+def pooled(m: Any, xt: Any) -> Any:
+    """mean_k q(.|x~_k): the law of one of the copies' draws, picked at random."""
+    return normalised(m.latent, lambda v: log(mean(m.encoder(xt).prob(v))))
+
+
 FORMULAS = {
     "copies in copies": lambda m, x: E(
         m.corruption(x).copies(2),
@@ -283,6 +288,20 @@ FORMULAS = {
     "a law that looks at all copies": lambda m, x: E(
         m.corruption(x).copies(2),
         lambda xt: kl(normalised(m.latent, lambda z: log(mean(m.encoder(xt).prob(z)))), m.prior()),
+    ),
+    "copies of pairs, weighed against the mean of all proposals": lambda m, x: E(
+        m.corruption(x).copies(2),
+        lambda xt: E(m.encoder(xt), lambda z: log_mean_exp(m.log_joint(x, z) - pooled(m, xt).log_prob(z))),
+    ),
+    "the same against each copy's own neighbours": lambda m, x: E(
+        m.corruption(x).copies(3),
+        lambda xt: mean(E(m.encoder(xt), lambda z: m.log_joint(x, z) - pooled(m, xt).log_prob(z) ** 2)),
+    ),
+    "a mixture of laws that look at all copies": lambda m, x: E(
+        m.corruption(x).copies(2),
+        lambda xt: E(
+            m.encoder(xt), lambda z: maximum_over(mixture(m.prior(), lambda u: pooled(m, xt)).log_prob(z) * 2)
+        ),
     ),
     "a corruption of a corruption": lambda m, x: E(
         m.corruption(x), lambda a: E(m.corruption(a), lambda b: E(m.encoder(b), lambda z: m.log_joint(a, z)))

@@ -19,7 +19,8 @@ from expected import OBJECTIVES
 from formulas import random_formula
 
 from boundcheck.catalogue import claims, objectives
-from boundcheck.errors import BadInput, FormulaError
+from boundcheck.errors import BadInput, CannotCompute, FormulaError
+from boundcheck.evaluators.plan import plan
 from boundcheck.language import (
     OBSERVED,
     E,
@@ -49,9 +50,10 @@ from boundcheck.language import (
     total,
     trace,
 )
+from boundcheck.language.laws import DensityLaw, expand, is_one_of_its_copies
 from boundcheck.language.numerals import as_fraction
 from boundcheck.language.serialise import DEEPEST
-from boundcheck.language.terms import Const, Expect, Plate, Reduce, Var, add, multiply, power, walk
+from boundcheck.language.terms import Const, Expect, LogDensity, Plate, Reduce, Var, add, multiply, power, walk
 
 F = Fraction
 
@@ -624,6 +626,20 @@ POSITIONS: dict[str, tuple[Any, Shape]] = {
     "a draw from a mixture": (lambda m, x: E(m.marginal_encoder(x), lambda z: m.log_joint(x, z)), Shape.LINEAR),
     "the log-density of a mixture": (objectives.marginal_negative_entropy, Shape.CONCAVE),
     "minus it": (objectives.marginal_elbo, Shape.CONVEX),
+    "a draw scored by a law that looks at its copies": (
+        lambda m, x: E(
+            m.corruption(x).copies(2),
+            lambda a: mean(
+                E(
+                    m.encoder(a),
+                    lambda z: density(m.latent, lambda v: log(mean(m.encoder(a).prob(v))) + expectation(m, x)).log_prob(
+                        z
+                    ),
+                )
+            ),
+        ),
+        Shape.UNKNOWN,
+    ),
     "a law that depends on an expectation": (
         lambda m, x: E(density(m.latent, lambda z: m.prior().log_prob(z) + expectation(m, x)), lambda z: 1),
         Shape.UNKNOWN,
@@ -635,6 +651,27 @@ POSITIONS: dict[str, tuple[Any, Shape]] = {
 def test_position(name: str) -> None:
     formula, shape = POSITIONS[name]
     assert bias_shape(trace(formula)) is shape
+
+
+def test_a_draw_is_not_put_among_the_copies_that_its_density_averages_over() -> None:
+    """mean_k q(z_l|x~_k) with z_l put inside would be mean_k q(z_k|x~_k), another number."""
+
+    def score(m: Any, x: Any) -> Term:
+        def body(xt: Any) -> Term:
+            law = density(m.latent, lambda v: log(mean(m.encoder(xt).prob(v))))
+            return E(m.encoder(xt), lambda z: mean(law.log_prob(z)))
+
+        return E(m.corruption(x).copies(2), body)
+
+    (scored,) = [sub for sub in walk(trace(score)) if isinstance(sub, LogDensity) and isinstance(sub.law, DensityLaw)]
+    assert is_one_of_its_copies(scored)
+    with pytest.raises(CannotCompute, match="one of the copies that the law reduces over"):
+        expand(scored)
+    with pytest.raises(CannotCompute, match="one of the copies that the law reduces over"):
+        plan(trace(score), inner=4)
+    elsewhere = LogDensity(scored.law, (Var("z", Space("z")),))
+    assert not is_one_of_its_copies(elsewhere)
+    assert expand(elsewhere).free_plates == frozenset()
 
 
 def test_every_expectation_has_a_position_with_a_slope() -> None:

@@ -382,7 +382,7 @@ def _support(lower: Term, upper: Term) -> bool:
         return False
     whole, core = upper_core.children[0], lower_core.children[0]
     links: list[Expect] = []
-    while isinstance(core, Expect) and not core.consumed_plates and is_normalised(core.law):
+    while isinstance(core, Expect) and not core.var.plates and is_normalised(core.law):
         links.append(core)
         core = core.body
     if not (isinstance(core, Apply) and core.op == "exp" and isinstance(whole, Integrate)):

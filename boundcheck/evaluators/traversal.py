@@ -26,7 +26,7 @@ from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
 from boundcheck.evaluators.named import Axis, Named, is_exponential, multisets
-from boundcheck.language.laws import Law, ModelLaw, expand
+from boundcheck.language.laws import Law, ModelLaw, expand, is_one_of_its_copies
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
     OBSERVED,
@@ -202,10 +202,21 @@ class Traversal:
 
     def _log_density(self, term: LogDensity) -> Named:
         law = term.law
+        if is_one_of_its_copies(term):
+            return self._at_one_of_its_copies(term)
         if not isinstance(law, ModelLaw):
             return self.value(expand(term))
         inputs = tuple(arg.space for arg in law.args if isinstance(arg, Var))
         return self._look_up(self.domain.log_table(self.model, law.role, inputs), (*law.args, *term.point), term)
+
+    def _at_one_of_its_copies(self, term: LogDensity) -> Named:
+        """The density at every state, and then the axis of those states renamed to the one that was drawn."""
+        (point,) = term.point
+        assert isinstance(point, Var)
+        anywhere = Var(point.name, point.space)
+        with self._bound({anywhere: self.env[point]}):
+            values = self.value(LogDensity(term.law, (anywhere,)))
+        return Named(values.data, self._register(tuple(point if axis == anywhere else axis for axis in values.axes)))
 
     def _look_up(self, table: NDArray[Any], points: tuple[Term, ...], term: Term) -> Named:
         """A table at variables: a view where every variable is another axis."""

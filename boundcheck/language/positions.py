@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from boundcheck.language.laws import MixtureLaw, ModelLaw, expand
+from boundcheck.language.laws import MixtureLaw, ModelLaw, expand, is_one_of_its_copies
 from boundcheck.language.terms import Apply, Const, Expect, Integrate, LogDensity, Reduce, Term
 
 
@@ -129,7 +129,7 @@ def _descend(term: Term, shape: Shape, slope: int, found: list[Position]) -> Non
 
 
 def _descend_law(term: LogDensity, shape: Shape, slope: int, found: list[Position]) -> None:
-    if isinstance(term.law, ModelLaw):
+    if isinstance(term.law, ModelLaw) or is_one_of_its_copies(term):
         for child in term.children:
             _descend(child, Shape.UNKNOWN, 0, found)
     else:
