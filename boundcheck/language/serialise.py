@@ -193,8 +193,8 @@ class _Reader:
             raise ValueError(f"{op} with {len(args)} arguments")
         if op == "same":
             return same(*args)
-        if op == "pow" and not isinstance(args[1], Const):
-            raise ValueError("an exponent that is not a constant")
+        if op == "pow" and not (isinstance(args[1], Const) and args[1].value):
+            raise ValueError("an exponent that is zero or no constant")
         return Apply(op, args)
 
     def law(self, data: dict[str, Any], of_draws: bool = True) -> Law:
