@@ -36,9 +36,9 @@ class Undefined(ArithmeticError):
     """The value does not exist."""
 
 
-def evaluate(term: Term, model: FiniteModel, x: int = 0) -> Any:
+def evaluate(term: Term, model: FiniteModel, x: int = 0, digits: int = 50) -> Any:
     """The value of a closed term."""
-    with mp.workdps(50):
+    with mp.workdps(digits):
         return _Reading(model).number(term, {OBSERVED: x}, {})
 
 
@@ -141,6 +141,9 @@ def multiplied(values: list[Any]) -> Any:
 
 def logarithm(value: Any) -> Any:
     if value < 0:
+        # Of a negative number there is no logarithm; what may be zero but for rounding changes with the digits.
+        if -value < mp.mpf(10) ** -(mp.dps - 15):
+            return mp.log(-value)
         raise Undefined
     return -mp.inf if value == 0 else mp.log(value)
 
