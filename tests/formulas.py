@@ -71,7 +71,12 @@ class _Grower:
         rng = self.rng
         if rng.random() < 0.15:
             return Term.__add__(trace(lambda m, x: rng.choice(CONSTANTS)), 0)
-        latents = self.points(Z)
+        latents, noisy = self.points(Z), self.points(X, CORRUPTED)
+        if rng.random() < 0.2:
+            at, other = rng.choice(noisy), rng.choice(noisy)
+            made = [self.m.corruption(other).log_prob(at), same(at, other) + 0]
+            made += [self.m.auxiliary(rng.choice(latents), other).log_prob(at)] if latents else []
+            return rng.choice(made)
         if not latents:
             return log(integrate(self.m.latent, lambda z: exp(self.m.log_joint(rng.choice(self.points(X)), z))))
         law, z = self.law_of_z(0), rng.choice(latents)
@@ -140,14 +145,18 @@ class _Grower:
             return self.law_of_z(depth)
         latents = self.points(Z)
         if latents and rng.random() < 0.4:
-            return m.auxiliary(rng.choice(latents), self.scope[0])
+            z = rng.choice(latents)
+            return rng.choice((m.auxiliary(z, self.scope[0]), m.likelihood(z)))
+        if depth > 0 and rng.random() < 0.2:
+            return normalised(m.corrupted, lambda v: self.under(v, depth - 1, self.number))
         return m.corruption(rng.choice(self.points(X, CORRUPTED)))
 
     def expect(self, depth: int) -> Term:
         return E(self.law(depth - 2), lambda z: self.under(z, depth - 1, self.number))
 
     def integral(self, depth: int) -> Term:
-        return integrate(self.m.latent, lambda z: self.under(z, depth - 1, self.number))
+        space = self.rng.choice((self.m.latent, self.m.latent, self.m.corrupted, self.m.data))
+        return integrate(space, lambda v: self.under(v, depth - 1, self.number))
 
     def copies(self, depth: int) -> Term:
         if self.copied:
@@ -179,4 +188,10 @@ class _Grower:
         term = self.number(depth)
         if plate in term.free_plates and self.rng.random() < 0.25:
             term = self.rng.choice(REDUCTIONS)(term, over=v) - self.rng.choice((1, 2)) * term
+        if plate in term.free_plates and self.rng.random() < 0.1:
+            return log_mean_exp(term, over=v, also=self.leaf_without(plate))
         return self.rng.choice(REDUCTIONS)(term, over=v) if plate in term.free_plates else term
+
+    def leaf_without(self, plate: Any) -> Term:
+        leaf = self.leaf()
+        return leaf if plate not in leaf.free_plates else trace(lambda m, x: self.rng.choice(CONSTANTS))
