@@ -187,8 +187,8 @@ GOLDEN = [
     ),
     (
         trace(lambda m, x: integrate(Space("u", (Fraction(0), Fraction(1))), lambda u: 1) - Fraction(1, 2)),
-        "integral_u 1 - (1/2)",
-        r"\int_{u} 1 - \tfrac{1}{2}",
+        "integral_{u in [0, 1]} 1 - (1/2)",
+        r"\int_{u \in [0, 1]} 1 - \tfrac{1}{2}",
     ),
     (
         trace(lambda m, x: E(m.prior(), lambda a_state: exp(2 * m.prior().log_prob(a_state)))),
@@ -235,8 +235,11 @@ def test_no_name_is_bound_again_within_its_scope() -> None:
     for term in printed():
         text = term.text
         for match in binder.finditer(text):
-            name, start = match.group(1), text.index("}[", match.end())
-            depth = 0
+            depth, start = 1, match.end()  # the law may hold binders of its own, closed before its brace is
+            while depth:
+                depth += {"{": 1, "}": -1}.get(text[start], 0)
+                start += 1
+            name, start = match.group(1), start - 1
             for end in range(start + 1, len(text)):
                 depth += {"[": 1, "]": -1}.get(text[end], 0)
                 if depth == 0:
@@ -284,7 +287,7 @@ def test_a_product_of_a_log_does_not_print_as_the_log_of_a_product() -> None:
 
 
 def test_laws_print() -> None:
-    assert str(normalised(Space("z"), lambda v: Const(Fraction(0)))) == "normalised(v: 0)"
+    assert str(normalised(Space("z"), lambda v: Const(Fraction(0)))) == "normalised(v in z: 0)"
     m, z = SymbolicModel(), Var("z", Space("z"))
     assert str(m.prior()) == "p(.)"
     assert str(m.posterior(OBSERVED)) == "p(.|x)"

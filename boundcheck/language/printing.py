@@ -20,9 +20,11 @@ from boundcheck.language.terms import (
     LogDensity,
     Plate,
     Reduce,
+    Space,
     Term,
     Var,
     multiply,
+    walk,
 )
 
 _LETTER = {"prior": "p", "likelihood": "p", "joint": "p", "encoder": "q", "corruption": "c", "auxiliary": "r"}
@@ -58,7 +60,12 @@ class _Text:
         return f"E_{{{var} ~ {law}}}[{body}]"
 
     def summation(self, var: str, discrete: bool) -> str:
-        return f"sum_{var} " if discrete else f"integral_{var} "
+        head = "sum" if discrete else "integral"
+        return f"{head}_{var} " if " " not in var else f"{head}_{{{var}}} "
+
+    def member(self, var: str, space: Space) -> str:
+        where = space.name if space.bounds is None else f"[{space.bounds[0]}, {space.bounds[1]}]"
+        return f"{var} in {where}"
 
     def reduction(self, op: str, index: str) -> str:
         return f"{op}_{index} "
@@ -116,6 +123,11 @@ class _Latex(_Text):
     def summation(self, var: str, discrete: bool) -> str:
         return rf"\sum_{{{var}}} " if discrete else rf"\int_{{{var}}} "
 
+    def member(self, var: str, space: Space) -> str:
+        letter = {"x": "X", "z": "Z", "x~": r"\tilde{X}"}.get(space.name, rf"\mathrm{{{space.name}}}")
+        where = letter if space.bounds is None else rf"[{space.bounds[0]}, {space.bounds[1]}]"
+        return rf"{var} \in " + where.replace("_", r"\_")
+
     def reduction(self, op: str, index: str) -> str:
         names = {"sum": rf"\sum_{{{index}}}", "max": rf"\max_{{{index}}}", "min": rf"\min_{{{index}}}"}
         return names.get(op, rf"\operatorname*{{mean}}_{{{index}}}") + " "
@@ -163,6 +175,12 @@ class _Printer:
             return self.style.copies(name, fresh[-1].size)
         return self.variable(var)
 
+    def member(self, var: Var, body: Term) -> str:
+        """A bound variable, with its space where no law in the body tells it, as in sum_{v in z} 1."""
+        name = self.bind(var)
+        told = var.space.bounds is None and any(_tells(term, var) for term in walk(body))
+        return name if told else self.style.member(name, var.space)
+
     def variable(self, var: Var) -> str:
         name = self.names.get(var) or self.style.variable(var.name, var.space.name, 0)
         index = ",".join(self.indices.get(plate, "k") for plate in var.plates)
@@ -188,7 +206,7 @@ class _Printer:
                 if isinstance(x, Var) and z == law.var:
                     return self.style.conditional("p", where, self.show(x))
             with _Scope(self):
-                name = self.bind(law.var)
+                name = self.member(law.var, law.log_density)
                 text = self.style.proportional(name, self.show(law.log_density), law.rescale)
             return text if where == self.style.dot else f"{text}({where})"
         assert isinstance(law, MixtureLaw)
@@ -222,7 +240,7 @@ class _Printer:
                 return style.expectation(self.bind(term.var), law, self.show(term.body)), _ATOM
         if isinstance(term, Integrate):
             with _Scope(self):
-                head = style.summation(self.bind(term.var), term.space.bounds is None)
+                head = style.summation(self.member(term.var, term.body), term.space.bounds is None)
                 return head + self.show(term.body, _PRODUCT), _PRODUCT
         if isinstance(term, Reduce):
             with _Scope(self):
@@ -277,6 +295,15 @@ class _Printer:
         if not bottom:
             return " ".join(top), _PRODUCT if len(top) > 1 else _ATOM
         return self.style.ratio(" ".join(top) or "1", " ".join(bottom), len(bottom) > 1), _PRODUCT
+
+
+def _tells(term: Term, var: Var) -> bool:
+    """True if a term shows in which space a variable lives: points do, and so do a decoder's and an auxiliary's z."""
+    if not isinstance(term, LogDensity | Expect):
+        return False
+    law = term.law
+    latent = law.children[:1] if isinstance(law, ModelLaw) and law.role in ("likelihood", "auxiliary") else ()
+    return var in latent or (isinstance(term, LogDensity) and var in term.point)
 
 
 class _Scope:
