@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from boundcheck.catalogue import objectives as known
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute, UndefinedValue
-from boundcheck.evaluators import elimination, elimination_order, floating, potentials
+from boundcheck.evaluators import elimination, elimination_order, floating, potentials, reduction
 from boundcheck.evaluators.contraction import evaluate, evaluate_many
 from boundcheck.evaluators.elimination_order import order_of, packs_of
 from boundcheck.language import E, Formula, SymbolicModel, Term, exp, integrate, kl, log, maximum, normalised, same
@@ -41,6 +41,7 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setattr(potentials, "BLOCK", request.param)
         monkeypatch.setattr(elimination_order, "CORE", request.param)
         monkeypatch.setattr(elimination_order, "WIDTH", request.param // 4)
+        monkeypatch.setattr(reduction, "FEWEST", math.inf)
     order_of.cache_clear()
     packs_of.cache_clear()
     yield request.param

@@ -35,6 +35,7 @@ from boundcheck.evaluators.log_sums import (
     total_of,
 )
 from boundcheck.evaluators.potentials import BLOCK, Table, Watch
+from boundcheck.evaluators.reduction import Stacked
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
@@ -259,7 +260,7 @@ class _Reader:
 
         return self._kept((role, scale, at_zero), make) if abs(scale) == 1 else make()
 
-    def _kept(self, what: object, make: Callable[[], list[Any]]) -> list[Any]:
+    def _kept(self, what: object, make: Callable[[], Any]) -> Any:
         """What depends on the model alone is made once for the model."""
         key = (NAME, what, self.memory)
         if key not in self.model.derived:
@@ -370,12 +371,15 @@ class _Reader:
 
     def _eliminate(self, law: Roles, values: Roles, term: Term, more: Sequence[Table] = ()) -> Result:
         weights = [*more]
-        for role, coefficients in law.items():
-            weights += self._tables(role, float(sum(coefficients)))
+        scales = {role: float(sum(coefficients)) for role, coefficients in law.items()}
+        for role, scale in scales.items():
+            weights += self._tables(role, scale)
         tables: list[Table] = []
         for role, coefficients in values.items():
             if scale := float(sum(coefficients)):
                 tables += self._tables(role, scale, at_zero=0.0)
+        if not (tables or more) and (total := self._reduced(scales, weights)) is not None:
+            return Result(*total, math.nan, 0.0)
         encoder_alone = law.keys() == {"encoder"} and law["encoder"] == (1, 0)
         watches = self.watches if encoder_alone or not tables else ()
         try:
@@ -384,6 +388,16 @@ class _Reader:
             reason = f"the factors are too entangled: the best order found for summing needs {needed}"
             reason += f", more than memory = {self.memory} bytes; raise memory, or use Monte Carlo"
             return self.cannot(term, reason)
+
+    def _reduced(self, scales: dict[str, float], weights: list[Table]) -> tuple[float, float] | None:
+        """log sum_z exp(sum weights) with its error, where the weights form chains, trees and rings of few states."""
+
+        def make() -> Stacked | None:
+            return Stacked.of(self.sizes, weights)
+
+        plain = all(abs(scale) == 1 for scale in scales.values())
+        stacked = self._kept(("stacked", *sorted(scales.items())), make) if plain else make()
+        return None if stacked is None else stacked.log_total()
 
 
 _COPIES = "K copies of a draw are not a product of factors; use Monte Carlo"
