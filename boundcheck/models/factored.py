@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -114,7 +115,7 @@ class FactoredModel:
         if self._encoder:
             self._require_directed("encoder", [(factor.scope, child) for factor, child in self._encoder if child])
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The number of states of each variable."""
         return tuple(self.latents.values())
@@ -219,14 +220,13 @@ class FactoredModel:
         for v, name in enumerate(names):
             if v not in made_by:
                 raise BadInput(f"the {what}", f"no factor of {name!r}", expected)
-        waiting = {i: {made_by[v] for v in scope} - {i} for i, (scope, _) in enumerate(graph)}
-        while waiting:
-            ready = [i for i, parents in waiting.items() if not parents & waiting.keys()]
-            if not ready:
-                stuck = ", ".join(repr(names[v]) for i in waiting for v in graph[i][1])
-                raise BadInput(f"the {what}", f"a cycle among {stuck}", "conditional probabilities without a cycle")
-            for i in ready:
-                del waiting[i]
+        parents = {i: {made_by[v] for v in scope} - {i} for i, (scope, _) in enumerate(graph)}
+        try:
+            TopologicalSorter(parents).prepare()
+        except CycleError as found:
+            stuck = ", ".join(repr(names[v]) for i in sorted(set(found.args[1])) for v in graph[i][1])
+            expected = "conditional probabilities without a cycle"
+            raise BadInput(f"the {what}", f"a cycle among {stuck}", expected) from None
 
 
 def _checked_sizes(latents: object) -> dict[Name, int]:
