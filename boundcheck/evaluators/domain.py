@@ -13,6 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from boundcheck.evaluators.named import Arrays
 from boundcheck.language.terms import Space
 from boundcheck.models.finite import FiniteModel
 
@@ -22,6 +23,9 @@ class Domain(ABC):
 
     name: str
     bytes_per_number = 8
+    arrays = Arrays()
+    tallies = False
+    """Whether sums over copies may be asked of `tallied`."""
 
     @abstractmethod
     def constant(self, value: Fraction) -> Any:
@@ -98,3 +102,16 @@ class Domain(ABC):
     @abstractmethod
     def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
         """log of the sum of exp(logs) along an axis."""
+
+    def tallied(self, op: str, values: NDArray[Any], tally: NDArray[Any]) -> Any:
+        """The sum ("sum"), log-sum-exp ("log_sum") or product of weights ("weights") of copies, by their states.
+
+        Args:
+            op: which of them.
+            values: numbers, or weights, of each state, of shape (..., states).
+            tally: how often each state occurs, of shape (multisets, states).
+
+        Returns:
+            An array of shape (..., multisets), or None where it is better computed copy by copy.
+        """
+        return None

@@ -24,39 +24,22 @@ from boundcheck.language.terms import Apply, Const, Space, Term
 from boundcheck.models.finite import FiniteModel
 
 _EXACT_LOG_LIMIT = 4096
+_LARGEST_SPREAD = 500.0
 
 UNIT = 2.0**-44
 """The rounding error of a value of size one: 256 roundings."""
 
 
-class FloatDomain(Domain):
-    """Numbers are float64; weights are their logarithms."""
+class Floats(Domain):
+    """Numbers are float64; weights are their logarithms. Nothing is said about rounding: see `FloatDomain`."""
 
     name = "float evaluator"
     bytes_per_number = 8
+    tallies = True
 
-    def __init__(self) -> None:
-        self.largest = 1.0
-        self.amplification = 1.0
-        self.lost = False
-
-    def _watch(self, values: NDArray[Any], per_value: float = 1.0) -> NDArray[Any]:
-        magnitude = np.abs(values)
-        finite = magnitude[np.isfinite(magnitude)] if np.ndim(magnitude) else magnitude
-        if np.size(finite) and np.isfinite(top := np.max(finite)):
-            self.largest = max(self.largest, float(top) * per_value)
+    def _seen(self, values: NDArray[Any], operands_are_finite: Callable[[], Any] | None = None) -> NDArray[Any]:
+        """The values, of which a domain may take note; infinite ones may come from finite operands."""
         return values
-
-    def _watch_overflow(self, values: NDArray[Any], operands_are_finite: Callable[[], Any]) -> NDArray[Any]:
-        """As `_watch`, and an infinity that finite numbers made tells that the value is lost."""
-        infinite = np.isinf(values)
-        self.lost = self.lost or (bool(np.any(infinite)) and bool(np.any(infinite & operands_are_finite())))
-        return self._watch(values)
-
-    @property
-    def error(self) -> float:
-        """The estimated error of a value that all roundings so far may have reached; infinite if it is lost."""
-        return math.inf if self.lost else UNIT * self.largest * self.amplification
 
     def constant(self, value: Fraction) -> NDArray[Any]:
         return np.array(float(value))
@@ -66,7 +49,7 @@ class FloatDomain(Domain):
         cached = model.log_tables.get((self.name, role))
         if cached is None:
             cached = model.log_tables[self.name, role] = _logs(table)
-        return self._watch(cached)
+        return self._seen(cached)
 
     weight_table = log_table
 
@@ -84,7 +67,117 @@ class FloatDomain(Domain):
 
     def add(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore"):
-            return self._watch_overflow(np.add(a, b), lambda: np.isfinite(a) & np.isfinite(b))
+            return self._seen(np.add(a, b), lambda: np.isfinite(a) & np.isfinite(b))
+
+    def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._seen(np.multiply(a, b), lambda: np.isfinite(a) & np.isfinite(b))
+
+    def scale(self, factor: Fraction, a: NDArray[Any]) -> NDArray[Any]:
+        return Floats.multiply(self, self.constant(factor), a)  # what it does to errors is in `gain`
+
+    def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return self._seen(np.power(a, float(exponent)), lambda: np.isfinite(a) & (a != 0))
+
+    def exp(self, a: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return self._seen(np.exp(a), lambda: np.isfinite(a))
+
+    def log(self, a: NDArray[Any]) -> NDArray[Any]:
+        return self.log_of_known(a)
+
+    def log_of_known(self, a: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._seen(np.log(a))
+
+    def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return np.maximum(a, b) if op == "max" else np.minimum(a, b)
+
+    def expectation(self, weights: NDArray[Any], values: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            product = np.exp(weights) * values
+            # Where exp underflows an infinite value still counts; where the weight is truly zero nothing does.
+            infinite = np.isinf(values)
+            if infinite.any():
+                product = np.where(infinite & ~np.isnan(weights), values, product)
+            nothing = np.isneginf(weights)
+            if nothing.any():
+                product[np.broadcast_to(nothing, product.shape)] = 0.0
+            return self._seen(product.sum(axis=axis), lambda: np.isfinite(product).all(axis=axis))
+
+    def log_expectation(self, weights: NDArray[Any], logs: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore"):
+            exponents = weights + logs
+            nothing = np.isneginf(weights)
+            if nothing.any():
+                exponents = np.where(nothing, -np.inf, exponents)
+        return self.log_sum(exponents, axis)
+
+    def reduce(self, op: str, values: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", over="ignore"):
+            function = {"sum": np.sum, "max": np.max, "min": np.min}[op]
+            return self._seen(function(values, axis=axis), lambda: np.isfinite(values).all(axis=axis))
+
+    def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
+            top = np.max(logs, axis=axis, keepdims=True)
+            shift = np.where(np.isfinite(top), top, 0.0)
+            total = np.log(np.exp(logs - shift).sum(axis=axis)) + np.squeeze(shift, axis=axis)
+        return self._seen(total)
+
+    def tallied(self, op: str, values: NDArray[Any], tally: NDArray[Any]) -> NDArray[Any] | None:
+        finite = np.isfinite(values)
+        known = values if (all_finite := bool(finite.all())) else np.where(finite, values, 0.0)
+        if op == "log_sum":
+            top = np.max(np.where(finite, values, -np.inf), axis=-1, keepdims=True, initial=-np.inf)
+            shift = np.where(np.isfinite(top), top, 0.0)
+            exponents = np.where(finite, known - shift, 0.0)
+            if exponents.size and exponents.min() < -_LARGEST_SPREAD:
+                return None  # a multiset of small terms alone would underflow
+            with np.errstate(divide="ignore"):
+                total = np.log(np.where(finite, np.exp(exponents), 0.0) @ tally.T) + shift
+        else:
+            with np.errstate(over="ignore"):
+                total = known @ tally.T
+        if all_finite:
+            return self._seen(total, lambda: True)
+        # A multiset with a state whose value is infinite, or none, is itself infinite, or has none.
+        low, high, nowhere = (_met(mask(values), tally) for mask in (np.isneginf, np.isposinf, np.isnan))
+        if op != "log_sum":
+            total[low] = -np.inf
+            nowhere |= low & high
+        total[high] = np.inf
+        total[nowhere] = np.nan
+        return self._seen(total)
+
+
+class FloatDomain(Floats):
+    """Floats that keep an estimate of their rounding errors."""
+
+    def __init__(self) -> None:
+        self.largest = 1.0
+        self.amplification = 1.0
+        self.lost = False
+
+    def _seen(self, values: NDArray[Any], operands_are_finite: Callable[[], Any] | None = None) -> NDArray[Any]:
+        """The values; an infinity that finite numbers made tells that the result is lost."""
+        if operands_are_finite is not None:
+            infinite = np.isinf(values)
+            self.lost = self.lost or (bool(np.any(infinite)) and bool(np.any(infinite & operands_are_finite())))
+        return self._watch(values)
+
+    def _watch(self, values: NDArray[Any], per_value: float = 1.0) -> NDArray[Any]:
+        magnitude = np.abs(values)
+        finite = magnitude[np.isfinite(magnitude)] if np.ndim(magnitude) else magnitude
+        if np.size(finite) and np.isfinite(top := np.max(finite)):
+            self.largest = max(self.largest, float(top) * per_value)
+        return values
+
+    @property
+    def error(self) -> float:
+        """The estimated error of a value that all roundings so far may have reached; infinite if it is lost."""
+        return math.inf if self.lost else UNIT * self.largest * self.amplification
 
     def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         # What is off by e in one factor is off by e times the other factor in the product.
@@ -96,30 +189,22 @@ class FloatDomain(Domain):
             finite = factor[np.isfinite(factor)] if np.ndim(factor) else factor
             if np.size(finite) and np.isfinite(top := np.max(np.abs(finite))):
                 self.largest = max(self.largest, before * float(top))
-        return self._product(a, b)
-
-    def scale(self, factor: Fraction, a: NDArray[Any]) -> NDArray[Any]:
-        return self._product(self.constant(factor), a)  # what it does to errors is in `gain`
-
-    def _product(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        with np.errstate(invalid="ignore", over="ignore"):
-            return self._watch_overflow(np.multiply(a, b), lambda: np.isfinite(a) & np.isfinite(b))
+        return super().multiply(a, b)
 
     def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
         if exponent < 0 or exponent.denominator != 1:  # steep at zero, and without a value on one side of it
             self.lost = self.lost or bool(np.any(np.abs(a) <= UNIT * self.largest))
+        before = self.largest
+        result = super().power(a, exponent)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            result = np.power(a, float(exponent))
-            slope = np.abs(float(exponent) * result / a)
-            before = self.largest
-            self._watch(slope, before)
-            return self._watch_overflow(result, lambda: np.isfinite(a) & (a != 0))
+            self._watch(np.abs(float(exponent) * result / a), before)
+        return result
 
     def exp(self, a: NDArray[Any]) -> NDArray[Any]:
+        result = super().exp(a)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            result = np.exp(a)
             self._watch(result * np.maximum(1.0, np.abs(a)))  # the error of a is relative in exp a
-            return self._watch_overflow(result, lambda: np.isfinite(a))
+        return result
 
     def log(self, a: NDArray[Any]) -> NDArray[Any]:
         # What rounding may have swallowed has no logarithm that could be trusted, zero included.
@@ -127,39 +212,14 @@ class FloatDomain(Domain):
         positive = a[a > 0] if np.ndim(a) else a
         if np.size(positive) and (least := float(np.min(positive))) > 0:
             self.amplification = max(self.amplification, 1 / least)
-        return self.log_of_known(a)
+        return super().log(a)
 
-    def log_of_known(self, a: NDArray[Any]) -> NDArray[Any]:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self._watch(np.log(a))
 
-    def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        return np.maximum(a, b) if op == "max" else np.minimum(a, b)
-
-    def expectation(self, weights: NDArray[Any], values: NDArray[Any], axis: int) -> NDArray[Any]:
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-            product = np.exp(weights) * values
-            # Where exp underflows an infinite value still counts; where the weight is truly zero nothing does.
-            product = np.where(np.isinf(values) & ~np.isnan(weights), values, product)
-            product[np.broadcast_to(np.isneginf(weights), product.shape)] = 0.0
-            return self._watch_overflow(product.sum(axis=axis), lambda: np.isfinite(product).all(axis=axis))
-
-    def log_expectation(self, weights: NDArray[Any], logs: NDArray[Any], axis: int) -> NDArray[Any]:
-        with np.errstate(invalid="ignore"):
-            exponents = np.where(np.isneginf(weights), -np.inf, weights + logs)
-        return self.log_sum(exponents, axis)
-
-    def reduce(self, op: str, values: NDArray[Any], axis: int) -> NDArray[Any]:
-        with np.errstate(invalid="ignore", over="ignore"):
-            function = {"sum": np.sum, "max": np.max, "min": np.min}[op]
-            return self._watch_overflow(function(values, axis=axis), lambda: np.isfinite(values).all(axis=axis))
-
-    def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
-            top = np.max(logs, axis=axis, keepdims=True)
-            shift = np.where(np.isfinite(top), top, 0.0)
-            total = np.log(np.exp(logs - shift).sum(axis=axis)) + np.squeeze(shift, axis=axis)
-        return self._watch(total)
+def _met(states: NDArray[np.bool_], tally: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which multisets have one of these states."""
+    if not states.any():
+        return np.zeros((*states.shape[:-1], len(tally)), dtype=np.bool_)
+    return (states.astype(np.float64) @ tally.T) > 0
 
 
 def gain(term: Term) -> float:

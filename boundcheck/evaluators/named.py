@@ -1,15 +1,16 @@
-"""Arrays whose axes have names, multisets of copies, and which terms are safer computed through their logarithm."""
+"""Arrays whose axes have names: sub-terms meet by the names of their axes, whatever library holds their numbers.
+
+What an evaluation does to arrays besides arithmetic (transpose, broadcast, stack, index) is `Arrays`, for numpy; the
+differentiable evaluator has its own for torch. Also here: which terms are safer computed through their logarithm.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, islice
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import Apply, Expect, Integrate, Plate, Reduce, Term, Var
@@ -20,16 +21,71 @@ Axis: TypeAlias = Var | Plate | str
 
 @dataclass
 class Named:
-    """An array whose axes are named by variables, plates or the batch of models."""
+    """An array (of numpy, or a tensor) whose axes are named by variables, plates or the batch of models."""
 
-    data: NDArray[Any]
+    data: Any
     axes: tuple[Axis, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.data, np.ndarray):  # numpy unwraps arrays without axes
+        if isinstance(self.data, np.generic) or not hasattr(self.data, "ndim"):  # numpy unwraps arrays without axes
             wrapped = np.empty((), dtype=np.float64 if isinstance(self.data, float) else object)
             wrapped[()] = self.data
             self.data = wrapped
+
+
+class Arrays:
+    """What an evaluation does to arrays besides arithmetic, for numpy."""
+
+    def transpose(self, array: Any, order: Sequence[int]) -> Any:
+        """The array with its axes in another order."""
+        return np.transpose(array, order)
+
+    def broadcast(self, array: Any, shape: Sequence[int]) -> Any:
+        """The array repeated along axes of length one."""
+        return np.broadcast_to(array, shape)
+
+    def stack(self, arrays: Sequence[Any]) -> Any:
+        """Arrays, broadcast against one another, along a new last axis."""
+        return np.stack(np.broadcast_arrays(*arrays), axis=-1)
+
+    def take(self, array: Any, index: Sequence[Any]) -> Any:
+        """The array read along its last axes at whole numbers, given as arrays of one shape."""
+        return array[(..., *index)]
+
+
+class Frame:
+    """The axes met in one evaluation, in the order to which arrays are transposed before they meet."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+        self.order: dict[Axis, int] = {}
+
+    def register(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        """The same axes, known from now on."""
+        for axis in axes:
+            self.order.setdefault(axis, len(self.order))
+        return axes
+
+    def align(self, arrays: Sequence[Named]) -> tuple[list[Any], tuple[Axis, ...]]:
+        """Arrays transposed to one common order of axes, with length-one axes where one has none."""
+        axes = tuple(sorted({axis for a in arrays for axis in a.axes}, key=self.order.__getitem__))
+        out = []
+        for a in arrays:
+            if a.axes == axes:
+                out.append(a.data)
+                continue
+            present = [axis for axis in axes if axis in a.axes]
+            data = self.arrays.transpose(a.data, [a.axes.index(axis) for axis in present])
+            out.append(data[tuple(slice(None) if axis in a.axes else None for axis in axes)])
+        return out, axes
+
+    def fold(self, combine: Callable[[Any, Any], Any], arrays: Sequence[Named]) -> Named:
+        """Arrays combined from left to right by a function of two."""
+        result = arrays[0]
+        for other in arrays[1:]:
+            (a, b), axes = self.align([result, other])
+            result = Named(combine(a, b), axes)
+        return result
 
 
 def is_exponential(term: Term) -> bool:
@@ -45,19 +101,3 @@ def is_exponential(term: Term) -> bool:
     if isinstance(term, Expect | Integrate | Reduce):
         return is_exponential(term.body)
     return False
-
-
-def multisets(states: int, k: int, rows: int) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
-    """Multisets of k of `states` states in chunks: sorted entries (rows, k), and the number of orderings of each."""
-    everything = combinations_with_replacement(range(states), k)
-    while block := list(islice(everything, rows)):
-        entries = np.array(block, dtype=np.intp)
-        orderings = np.empty(len(block), dtype=object)
-        total = math.factorial(k)
-        for i, row in enumerate(block):
-            ways, run = total, 1
-            for j in range(1, k):
-                run = run + 1 if row[j] == row[j - 1] else 1
-                ways //= run
-            orderings[i] = ways
-        yield entries, orderings

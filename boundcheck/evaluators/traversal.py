@@ -3,7 +3,7 @@
 Every bound variable is an axis and an expectation is a weighted sum over it. A sub-term is evaluated as an array over
 the axes of its own free variables only, so enumeration is a broadcast and not a loop, and equal sub-terms are
 evaluated once. K independent copies of a draw are one axis over multisets of states with multinomial weights. What
-the numbers are (exact, balls, float64) is the business of a `Domain`.
+the numbers are (exact, balls, float64, torch tensors with gradients) is the business of a `Domain`.
 
 Two rules keep the values right. A weight of zero removes its term, whatever the body is there (0 log 0 = 0, and
 0 * inf = 0 for probabilities). And the logarithm of a sum of exponentials is never taken by way of the exponentials:
@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -23,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, CannotCompute
+from boundcheck.evaluators.copies import Copies, DrawnInside, chain_of, multisets
 from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
-from boundcheck.evaluators.named import Axis, Named, is_exponential, multisets
+from boundcheck.evaluators.named import Axis, Frame, Named, is_exponential
 from boundcheck.language.laws import Law, ModelLaw, expand, is_one_of_its_copies
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
@@ -45,14 +45,6 @@ from boundcheck.language.terms import (
 from boundcheck.models.finite import FiniteModel
 
 
-@dataclass
-class _Multisets:
-    """The copies of a plate: its variables, and for each multiset its K entries as states of each variable."""
-
-    members: tuple[Var, ...]
-    entries: tuple[NDArray[np.intp], ...]  # per member, of shape (multisets, K)
-
-
 class Traversal:
     """Evaluates terms on one finite model at one observation.
 
@@ -62,10 +54,17 @@ class Traversal:
         domain: the numbers.
         memory: an upper limit, in bytes, on the size of any one intermediate array; larger ones are cut into chunks.
         most_multisets: the largest number of multisets of K copies that will be enumerated.
+        models: how many models the tables hold, along a leading axis, where they hold many.
     """
 
     def __init__(
-        self, model: FiniteModel, x: int, domain: Domain, memory: int = 1 << 26, most_multisets: int = 1_000_000
+        self,
+        model: FiniteModel,
+        x: int,
+        domain: Domain,
+        memory: int = 1 << 26,
+        most_multisets: int = 1_000_000,
+        models: int = 1,
     ) -> None:
         if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 0 <= x < model.size(X):
             raise BadInput("x", x, f"the number of an observed state, 0 to {model.size(X) - 1}")
@@ -73,9 +72,11 @@ class Traversal:
         self.domain = domain
         self.most_numbers = max(1, memory // domain.bytes_per_number)
         self.most_multisets = most_multisets
+        self.models = models
         self.env: dict[Var, int | slice] = {OBSERVED: int(x)}
-        self.plates: dict[Plate, _Multisets] = {}
-        self.order: dict[Axis, int] = {}
+        self.plates: dict[Plate, Copies] = {}
+        self.arrays = domain.arrays
+        self.frame = Frame(domain.arrays)
         self.memo: list[dict[tuple[Term, bool], Named]] = [{}]
 
     # --- entry points ---
@@ -142,7 +143,7 @@ class Traversal:
             return self._map(domain.exp, self.log_value(term))
         if op == "mul" and len(term.args) > 1 and isinstance(term.args[0], Const):
             factor = term.args[0].value
-            rest = self._fold(domain.multiply, [self.value(arg) for arg in term.args[1:]])
+            rest = self.frame.fold(domain.multiply, [self.value(arg) for arg in term.args[1:]])
             return self._map(lambda a: domain.scale(factor, a), rest)
         combine: Callable[[Any, Any], Any] = {
             "add": domain.add,
@@ -150,16 +151,13 @@ class Traversal:
             "max": lambda a, b: domain.choose("max", a, b),
             "min": lambda a, b: domain.choose("min", a, b),
         }[op]
-        return self._fold(combine, [self.value(arg) for arg in term.args])
+        return self.frame.fold(combine, [self.value(arg) for arg in term.args])
 
     def _same(self, term: Apply) -> Named:
-        a, b = (self._index(arg, term) for arg in term.args)
-        (left, right), axes = self._align([a, b])
-        flat = np.equal(left, right)
-        out = np.empty(flat.shape, dtype=object)
-        for index, equal in np.ndenumerate(flat):
-            out[index] = self.domain.constant(Fraction(int(equal)))[()]
-        return Named(np.array(out.tolist(), dtype=self.domain.constant(Fraction(0)).dtype), axes)
+        domain = self.domain
+        (left, right), axes = self.frame.align([self._index(arg, term) for arg in term.args])
+        no_yes = self.arrays.stack([domain.constant(Fraction(0)), domain.constant(Fraction(1))])
+        return Named(self.arrays.take(no_yes, [np.equal(left, right).astype(np.intp)]), axes)
 
     # --- logarithms of non-negative terms ---
 
@@ -176,17 +174,16 @@ class Traversal:
             if op == "exp":
                 return self.value(args[0])
             if op == "mul" and all(nonnegative(arg) for arg in args):
-                return self._fold(domain.add, [self.log_value(arg) for arg in args])
+                return self.frame.fold(domain.add, [self.log_value(arg) for arg in args])
             if op == "pow" and nonnegative(args[0]):
                 exponent = args[1]
                 assert isinstance(exponent, Const)
                 return self._map(lambda a: domain.scale(exponent.value, a), self.log_value(args[0]))
             if op in ("max", "min") and all(nonnegative(arg) for arg in args):
-                return self._fold(lambda a, b: domain.choose(op, a, b), [self.log_value(arg) for arg in args])
+                return self.frame.fold(lambda a, b: domain.choose(op, a, b), [self.log_value(arg) for arg in args])
             if op == "add" and all(nonnegative(arg) for arg in args):
-                arrays, axes = self._align([self.log_value(arg) for arg in args])
-                stacked = np.stack(np.broadcast_arrays(*arrays), axis=-1)
-                return Named(domain.log_sum(stacked, -1), axes)
+                arrays, axes = self.frame.align([self.log_value(arg) for arg in args])
+                return Named(domain.log_sum(self.arrays.stack(arrays), -1), axes)
         known = isinstance(term, Const) or (isinstance(term, Apply) and term.op == "same")
         return self._map(domain.log_of_known if known else domain.log, self.value(term))
 
@@ -198,7 +195,7 @@ class Traversal:
         where = self.env[point]
         if isinstance(where, int):
             return Named(np.array(where), ())
-        return Named(np.arange(where.start, where.stop), self._register((point,)))
+        return Named(np.arange(where.start, where.stop), self.frame.register((point,)))
 
     def _log_density(self, term: LogDensity) -> Named:
         law = term.law
@@ -216,7 +213,9 @@ class Traversal:
         anywhere = Var(point.name, point.space)
         with self._bound({anywhere: self.env[point]}):
             values = self.value(LogDensity(term.law, (anywhere,)))
-        return Named(values.data, self._register(tuple(point if axis == anywhere else axis for axis in values.axes)))
+        return Named(
+            values.data, self.frame.register(tuple(point if axis == anywhere else axis for axis in values.axes))
+        )
 
     def _look_up(self, table: NDArray[Any], points: tuple[Term, ...], term: Term) -> Named:
         """A table at variables: a view where every variable is another axis."""
@@ -230,10 +229,9 @@ class Traversal:
         variables = [point for point in points if isinstance(point, Var) and isinstance(self.env[point], slice)]
         if len(points) == sum(isinstance(p, Var) for p in points) and len(set(variables)) == len(variables):
             index = tuple(self.env[point] for point in points)  # type: ignore[index]
-            return Named(table[(..., *index)], self._register((*names, *variables)))
-        named = [self._index(point, term) for point in points]
-        arrays, axes = self._align(named)
-        return Named(table[(..., *np.broadcast_arrays(*arrays))], self._register((*names, *axes)))
+            return Named(table[(..., *index)], self.frame.register((*names, *variables)))
+        arrays, axes = self.frame.align([self._index(point, term) for point in points])
+        return Named(self.arrays.take(table, np.broadcast_arrays(*arrays)), self.frame.register((*names, *axes)))
 
     def _weights(self, law: Law, var: Var, term: Term) -> Named:
         """Weights of a law over the axis of `var` (and those of the law's own arguments)."""
@@ -295,32 +293,32 @@ class Traversal:
         return self._contract(axis, weights, inner, logged)
 
     def _contract(self, axis: Axis, weights: Named, inner: Named, logged: bool) -> Named:
-        (w, b), axes = self._align([weights, inner])
+        (w, b), axes = self.frame.align([weights, inner])
         if axis not in axes:  # an integral of a constant body: the axis only counts states
             assert isinstance(axis, Var)
             where = self.env[axis]
             assert isinstance(where, slice)
-            axes = self._register((*axes, axis))
-            w, b = np.broadcast_to(w[..., None], (*w.shape, where.stop - where.start)), b[..., None]
+            axes = self.frame.register((*axes, axis))
+            w, b = self.arrays.broadcast(w[..., None], (*w.shape, where.stop - where.start)), b[..., None]
         place = axes.index(axis)
         size = self._size(axis)
         if w.shape[place] != size:
-            w = np.broadcast_to(w, (*w.shape[:place], size, *w.shape[place + 1 :]))
+            w = self.arrays.broadcast(w, (*w.shape[:place], size, *w.shape[place + 1 :]))
         if b.shape[place] != size:
-            b = np.broadcast_to(b, (*b.shape[:place], size, *b.shape[place + 1 :]))
+            b = self.arrays.broadcast(b, (*b.shape[:place], size, *b.shape[place + 1 :]))
         total = (self.domain.log_expectation if logged else self.domain.expectation)(w, b, place)
         return Named(total, axes[:place] + axes[place + 1 :])
 
     def _collect(self, parts: list[Named], logged: bool) -> Named:
         if len(parts) == 1:
             return parts[0]
-        stacked = np.stack([part.data for part in parts], axis=-1)
+        stacked = self.arrays.stack([part.data for part in parts])
         total = self.domain.log_sum(stacked, -1) if logged else self.domain.reduce("sum", stacked, -1)
         return Named(total, parts[0].axes)
 
     def _size(self, axis: Axis) -> int:
         if isinstance(axis, Plate):
-            return len(self.plates[axis].entries[0])
+            return len(self.plates[axis])
         assert isinstance(axis, Var)
         where = self.env[axis]
         assert isinstance(where, slice)
@@ -328,10 +326,10 @@ class Traversal:
 
     def _peak(self, body: Term, var: Var, size: int) -> int:
         """The number of entries of the largest array that evaluating `body` needs, were nothing cut further."""
-        largest = size
+        largest = size * self.models
         for sub in walk(body):
             if var in sub.free:
-                count = 1
+                count = self.models
                 for each in sub.free:
                     if each == var:
                         count *= size
@@ -345,25 +343,10 @@ class Traversal:
 
     def _expect_copies(self, term: Expect, plate: Plate, logged: bool) -> Named:
         """E over K copies: a chain of expectations is split into what is drawn once and what is drawn per copy."""
-        chain: list[Expect] = []
-        core: Term = term
-        while isinstance(core, Expect) and plate in core.consumed_plates:
-            chain.append(core)
-            core = core.body
-        last = max(i for i, link in enumerate(chain) if plate in link.var.plates)
-        while isinstance(core, Expect) and any(
-            isinstance(sub, Expect) and plate in sub.var.plates and plate in sub.consumed_plates for sub in walk(core)
-        ):
-            chain.append(core)
-            core = core.body
-            last = max(i for i, link in enumerate(chain) if plate in link.var.plates)
-        core = chain[last].body
-        chain = chain[: last + 1]
-        for sub in walk(core):
-            if isinstance(sub, Expect) and plate in sub.var.plates and plate in sub.consumed_plates:
-                return self.cannot(sub, "its copies are drawn inside another function of the same copies")
-        once = [link for link in chain if plate not in link.var.plates]
-        members = [link for link in chain if plate in link.var.plates]
+        try:
+            once, members, core = chain_of(term, plate)
+        except DrawnInside as inside:
+            return self.cannot(inside.term, "its copies are drawn inside another function of the same copies")
         return self._draw_once(once, members, core, plate, logged)
 
     def _draw_once(self, once: list[Expect], members: list[Expect], core: Term, plate: Plate, logged: bool) -> Named:
@@ -387,90 +370,53 @@ class Traversal:
         with self._bound({var: slice(0, size) for var, size in zip(variables, sizes, strict=True)}):
             weights = self._weights(members[0].law, members[0].var, members[0])
             for link in members[1:]:
-                weights = self._fold(domain.times, [weights, self._weights(link.law, link.var, link)])
+                weights = self.frame.fold(domain.times, [weights, self._weights(link.law, link.var, link)])
             outer = math.prod(
                 s for s, axis in zip(weights.data.shape, weights.axes, strict=True) if axis not in variables
             )
             rows = max(1, self.most_numbers // max(1, k * outer))
             parts = []
             for entries, coefficients in multisets(states, k, rows):
-                per_member = tuple(np.unravel_index(entries, sizes))
-                self.plates[plate] = _Multisets(variables, per_member)
+                self.plates[plate] = Copies(plate, variables, sizes, tuple(np.unravel_index(entries, sizes)))
                 self.memo.append({})
                 try:
-                    gathered = self._gather(weights, plate)
-                    mass = Named(domain.weight_product(gathered.data, -1), gathered.axes)
-                    coefficient = Named(domain.counts(coefficients), self._register((plate,)))
-                    mass = self._fold(domain.times, [mass, coefficient])
+                    mass = self._over_copies("weights", weights, plate)
+                    coefficient = Named(domain.counts(coefficients), self.frame.register((plate,)))
+                    mass = self.frame.fold(domain.times, [mass, coefficient])
                     parts.append(self._weighted_sum(plate, mass, core, logged))
                 finally:
                     self.memo.pop()
                     del self.plates[plate]
             return self._collect(parts, logged)
 
-    def _gather(self, array: Named, plate: Plate) -> Named:
-        """An array over the states of a copy, read at the K entries of each multiset; the entries are the last axis."""
-        sets = self.plates[plate]
-        present = [i for i, var in enumerate(sets.members) if var in array.axes]
-        others = [axis for axis in array.axes if axis not in sets.members]
-        entry_axes = tuple(array.axes.index(sets.members[i]) for i in present)
-        rows, k = sets.entries[0].shape
-        index: list[Any] = [sets.entries[i] for i in present]
-        kept = [axis for axis in others if axis != plate]
-        moved = np.transpose(array.data, [array.axes.index(axis) for axis in kept] + (
-            [array.axes.index(plate)] if plate in others else []) + list(entry_axes))  # fmt: skip
-        if plate in others:
-            index.insert(0, np.arange(rows)[:, None])
-        if not index:
-            shape = (*moved.shape, rows, k)
-            return Named(np.broadcast_to(moved[..., None, None], shape), self._register((*kept, plate)))
-        data = moved[(..., *index)]
-        if plate in others and not present:
-            data = np.broadcast_to(data, (*data.shape[:-1], k))
-        return Named(data, self._register((*kept, plate)))
+    def _over_copies(self, op: str, values: Named, plate: Plate) -> Named:
+        """The sum, log-sum, maximum, minimum, or product of weights, over the K copies of each multiset."""
+        copies, domain = self.plates[plate], self.domain
+        if domain.tallies and plate not in values.axes and op not in ("max", "min"):
+            states, tally = copies.by_state(values, self.frame)
+            tallied = domain.tallied(op, states.data, tally)
+            if tallied is not None:
+                return Named(tallied, states.axes)
+        read = copies.read(values, self.frame)
+        if op == "weights":
+            return Named(domain.weight_product(read.data, -1), read.axes)
+        return Named(domain.log_sum(read.data, -1) if op == "log_sum" else domain.reduce(op, read.data, -1), read.axes)
 
     def _reduce(self, term: Reduce, logged: bool, keep_log: bool = False) -> Named:
         domain = self.domain
         if term.plate not in self.plates:
             return self.cannot(term, "its copies are not in scope")
-        gathered = self._gather(self.log_value(term.body) if logged else self.value(term.body), term.plate)
-        if term.op in ("max", "min"):
-            data = domain.reduce(term.op, gathered.data, -1)
-        else:
-            data = domain.log_sum(gathered.data, -1) if logged else domain.reduce("sum", gathered.data, -1)
-            if term.op == "mean" and logged:
-                data = domain.add(data, domain.log_of_known(domain.constant(Fraction(1, term.plate.size))))
-            elif term.op == "mean":
-                data = domain.scale(Fraction(1, term.plate.size), data)
-        result = Named(data, gathered.axes)
+        body = self.log_value(term.body) if logged else self.value(term.body)
+        summed = "log_sum" if logged else "sum"
+        result = self._over_copies(term.op if term.op in ("max", "min") else summed, body, term.plate)
+        if term.op == "mean" and logged:
+            share = domain.log_of_known(domain.constant(Fraction(1, term.plate.size)))
+            result = self._map(lambda a: domain.add(a, share), result)
+        elif term.op == "mean":
+            result = self._map(lambda a: domain.scale(Fraction(1, term.plate.size), a), result)
         return result if keep_log or not logged else self._map(domain.exp, result)
 
     # --- named arrays ---
 
-    def _register(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-        for axis in axes:
-            self.order.setdefault(axis, len(self.order))
-        return axes
-
-    def _align(self, arrays: list[Named]) -> tuple[list[NDArray[Any]], tuple[Axis, ...]]:
-        """Arrays transposed to one common order of axes, with length-one axes where one has none."""
-        axes = tuple(sorted({axis for a in arrays for axis in a.axes}, key=lambda axis: self.order[axis]))
-        out = []
-        for a in arrays:
-            if a.axes == axes:
-                out.append(a.data)
-                continue
-            present = [axis for axis in axes if axis in a.axes]
-            data = np.transpose(a.data, [a.axes.index(axis) for axis in present])
-            out.append(data[tuple(slice(None) if axis in a.axes else None for axis in axes)])
-        return out, axes
-
     def _map(self, function: Callable[[NDArray[Any]], NDArray[Any]], a: Named) -> Named:
         return Named(function(a.data), a.axes)
-
-    def _fold(self, combine: Callable[[Any, Any], Any], arrays: list[Named]) -> Named:
-        result = arrays[0]
-        for other in arrays[1:]:
-            (a, b), axes = self._align([result, other])
-            result = Named(combine(a, b), axes)
-        return result

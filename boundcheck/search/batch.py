@@ -14,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.claims.claim import Claim
-from boundcheck.errors import BadInput
-from boundcheck.evaluators.floating import FloatDomain
+from boundcheck.errors import BadInput, ObjectiveFailed
+from boundcheck.evaluators.black_box import BlackBox
+from boundcheck.evaluators.floating import Floats
 from boundcheck.evaluators.traversal import Traversal
 from boundcheck.language.laws import ModelLaw, laws_in
 from boundcheck.language.terms import OBSERVED, Space, Term
 from boundcheck.models.finite import FiniteModel
+
+_BLOCK = 4096
+"""Models evaluated together: their arrays fit the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Sizes:
 def needs(claim: Claim) -> frozenset[str]:
     """The roles that a claim's formulas mention, and "clean encoder" if one of them reads q(z|x) at the observation."""
     found: set[str] = set(claim.roles)
-    laws = [law for side in claim.terms for law in laws_in(side)]
+    laws = [law for side in claim.sides if isinstance(side, Term) for law in laws_in(side)]
+    found.update(role for box in claim.black_boxes for role in box.needs)
     if any(isinstance(law, ModelLaw) and law.role == "encoder" and OBSERVED in law.args for law in laws):
         found.add("clean encoder")
     if "auxiliary" in found:
@@ -67,10 +72,17 @@ class ModelBatch:
     log_tables: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tables["joint"] = np.swapaxes(self.tables["likelihood"] * self.tables["prior"][..., None], 1, 2)
+        if "joint" not in self.tables:
+            self.tables["joint"] = np.swapaxes(self.tables["likelihood"] * self.tables["prior"][..., None], 1, 2)
 
     def __len__(self) -> int:
         return len(self.tables["prior"])
+
+    def block(self, start: int, stop: int) -> ModelBatch:
+        """Some consecutive models, as views."""
+        if start == 0 and stop >= len(self):
+            return self
+        return ModelBatch(self.sizes, {role: table[start:stop] for role, table in self.tables.items()})
 
     def size(self, space: Space) -> int:
         """The number of states of a space."""
@@ -98,13 +110,36 @@ def exact_rows(table: NDArray[Any]) -> list[Any]:
     return row
 
 
-def margins(claim: Claim, batch: ModelBatch, x: int = 0, memory: int = 1 << 27) -> NDArray[np.float64]:
-    """rhs - lhs for each model of a batch; nan where a side has no value, or both are the same infinity."""
-    lhs, rhs = (_values(side, batch, x, memory) for side in claim.terms)
-    with np.errstate(invalid="ignore"):
-        return np.broadcast_to(rhs - lhs, len(batch)).astype(np.float64)
+def margins(
+    claim: Claim, batch: ModelBatch, x: int = 0, memory: int = 1 << 27, *, failures: bool = False
+) -> NDArray[np.float64]:
+    """rhs - lhs for each model of a batch; nan where a side has no value, or both are the same infinity.
 
+    Args:
+        claim: the claim.
+        batch: the models.
+        x: the number of the observed state.
+        memory: the bytes that one evaluation may take.
+        failures: whether a black box that gives no number on a model of which the claim speaks is an error.
 
-def _values(term: Term, batch: ModelBatch, x: int, memory: int) -> NDArray[Any]:
-    traversal = Traversal(batch, x, FloatDomain(), memory=memory)  # type: ignore[arg-type]
-    return traversal.value(term).data
+    Raises:
+        ObjectiveFailed: such a model, if `failures` says so.
+    """
+
+    def failed(failure: ObjectiveFailed) -> None:
+        if failures and isinstance(failure.model, FiniteModel) and claim.applies(failure.model, x):
+            raise failure
+
+    out = np.empty(len(batch))
+    for start in range(0, len(batch), _BLOCK):
+        block = batch.block(start, start + _BLOCK)
+        traversal = Traversal(block, x, Floats(), memory=memory, models=len(block))  # type: ignore[arg-type]
+        lhs, rhs = (
+            side.values(block.tables, x, block.model, failed)
+            if isinstance(side, BlackBox)
+            else traversal.value(side).data
+            for side in claim.sides
+        )
+        with np.errstate(invalid="ignore"):
+            out[start : start + _BLOCK] = rhs - lhs
+    return out

@@ -34,23 +34,24 @@ def random_batch(rng: Generator, sizes: Sizes, roles: frozenset[str], count: int
 def _rows(rng: Generator, shape: tuple[int, ...], zeros: bool) -> NDArray[np.float64]:
     """Tables whose last axis sums to one, one style for each model."""
     count, n = shape[0], shape[-1]
-    lead = (count,) + (1,) * (len(shape) - 1)
-    concentration = np.exp(rng.uniform(np.log(0.1), np.log(5), size=lead))
-    gammas = rng.standard_gamma(np.broadcast_to(concentration, shape)) + 1e-12
-    width = rng.uniform(0.5, 6, size=lead)
-    logs = 10.0 ** (-width * rng.random(shape))
-    sharp = np.where(np.arange(n) == rng.integers(n, size=(*shape[:-1], 1)), 1.0, 10.0 ** -rng.uniform(1, 6, size=lead))
-    style = rng.choice(len(CORNERS), p=(0.3, 0.3, 0.1, 0.1, 0.15, 0.05), size=lead)
-    table = np.where(style == 0, gammas, np.where(style == 2, sharp, logs))
+    style = rng.choice(len(CORNERS), p=(0.3, 0.3, 0.1, 0.1, 0.15, 0.05), size=count)
+    gammas, sharp, tied, mirrored, holed = (np.flatnonzero(style == k) for k in (0, 2, 3, 4, 5))
+
+    def for_each(models: NDArray[np.intp], low: float, high: float) -> NDArray[np.float64]:
+        return rng.uniform(low, high, size=(len(models),) + (1,) * (len(shape) - 1))
+
+    table = 10.0 ** (-for_each(style, 0.5, 6) * rng.random(shape))
+    concentration = np.exp(for_each(gammas, np.log(0.1), np.log(5)))
+    table[gammas] = rng.standard_gamma(np.broadcast_to(concentration, (len(gammas), *shape[1:]))) + 1e-12
+    peak = rng.integers(n, size=(len(sharp), *shape[1:-1], 1))
+    table[sharp] = np.where(np.arange(n) == peak, 1.0, 10.0 ** -for_each(sharp, 1, 6))
     if len(shape) > 2:
-        table = np.where(style == 3, table[:, :1], table)
-        mirrored = table.copy()
-        mirrored[:, 1::2] = table[:, 0:1, ..., ::-1]
-        table = np.where(style == 4, mirrored, table)
+        table[tied] = table[tied, :1]
+        table[mirrored, 1::2] = table[mirrored, 0:1, ..., ::-1]
     if zeros and n > 1:
-        holes = rng.random(shape) < 0.4
+        holes = rng.random((len(holed), *shape[1:])) < 0.4
         holes[..., 0] &= ~holes.all(axis=-1)  # a row keeps at least one entry
-        table = np.where((style == 5) & holes, 0.0, table)
+        table[holed] = np.where(holes, 0.0, table[holed])
     return table / table.sum(axis=-1, keepdims=True)
 
 
