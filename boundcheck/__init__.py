@@ -43,9 +43,11 @@ if TYPE_CHECKING:
         CannotComputeExactly,
         FormulaError,
         MissingExtra,
+        ObjectiveFailed,
         UndefinedValue,
         UnknownName,
     )
+    from boundcheck.evaluators.black_box import BlackBox, black_box
     from boundcheck.evaluators.strongest import evaluate
     from boundcheck.evaluators.values import Approximate, Bias, Enclosure, Exact, Sampled, Value
     from boundcheck.language import (
@@ -82,6 +84,7 @@ _HOMES = {
         "maximum", "maximum_over", "mean", "minimum", "minimum_over", "mixture", "normalised", "same", "total", "trace",
     ),
     "boundcheck.models": ("FiniteModel", "load_model"),
+    "boundcheck.evaluators.black_box": ("BlackBox", "black_box"),
     "boundcheck.evaluators.strongest": ("evaluate",),
     "boundcheck.evaluators.values": ("Approximate", "Bias", "Enclosure", "Exact", "Sampled", "Value"),
     "boundcheck.claims": (
@@ -92,7 +95,7 @@ _HOMES = {
     "boundcheck.search": ("Witness", "load_witness"),
     "boundcheck.errors": (
         "BadInput", "BoundcheckError", "CannotCompute", "CannotComputeExactly", "FormulaError", "MissingExtra",
-        "UndefinedValue", "UnknownName",
+        "ObjectiveFailed", "UndefinedValue", "UnknownName",
     ),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -101,6 +104,7 @@ __all__ = [
     "Approximate",
     "BadInput",
     "Bias",
+    "BlackBox",
     "BoundcheckError",
     "CannotCompute",
     "CannotComputeExactly",
@@ -114,6 +118,7 @@ __all__ = [
     "Law",
     "MissingExtra",
     "ModelCheck",
+    "ObjectiveFailed",
     "Outcome",
     "Sampled",
     "Space",
@@ -127,6 +132,7 @@ __all__ = [
     "Verdict",
     "Witness",
     "__version__",
+    "black_box",
     "check",
     "check_model",
     "decide",

@@ -21,6 +21,7 @@ __all__ = [
     "CannotComputeExactly",
     "FormulaError",
     "MissingExtra",
+    "ObjectiveFailed",
     "UndefinedValue",
     "UnknownName",
     "require",
@@ -175,6 +176,40 @@ class MissingExtra(BoundcheckError, ImportError):
         super().__init__(f'{feature} needs an optional part: pip install "boundcheck[{extra}]"')
         self.feature = feature
         self.extra = extra
+
+
+class ObjectiveFailed(BoundcheckError):
+    """A user's own objective, a black box, gave no number on a model.
+
+    Args:
+        objective: its name.
+        kind: what went wrong, in a word that tells failures apart: "nan", "array", "raised ValueError", ...
+        what: what happened, as the end of a sentence whose subject is the objective.
+        model: the model, as far as it is known.
+        x: the observation.
+        remedy: what to do about it.
+
+    Example:
+        >>> raise ObjectiveFailed("my_bound", "nan", "returned nan", "a model", 0)
+        Traceback (most recent call last):
+        boundcheck.errors.ObjectiveFailed: my_bound returned nan at x = 0 on a model; expected one number in nats
+    """
+
+    def __init__(self, objective: str, kind: str, what: str, model: object, x: object, remedy: str = "") -> None:
+        where = "" if model is None else f" on {_shorten_text(str(model), 400)}"
+        advice = f": {remedy}" if remedy else ""
+        happened = f"{objective} {_shorten_text(what)}"
+        super().__init__(f"{happened} at x = {x}{where}; expected one number in nats{advice}")
+        self.objective = objective
+        self.kind = kind
+        self.what = what
+        self.model = model
+        self.x = x
+        self.remedy = remedy
+
+    def on(self, model: object) -> ObjectiveFailed:
+        """The same failure, on a model that is now known."""
+        return ObjectiveFailed(self.objective, self.kind, self.what, model, self.x, self.remedy)
 
 
 def require(module_name: str, extra: str, feature: str) -> ModuleType:

@@ -15,6 +15,7 @@ from boundcheck.errors import (
     CannotComputeExactly,
     FormulaError,
     MissingExtra,
+    ObjectiveFailed,
     UndefinedValue,
     UnknownName,
     require,
@@ -37,6 +38,7 @@ ERRORS = [
     CannotComputeExactly("exact", "exp(1)", "it is no rational combination of logs"),
     UndefinedValue("log p(z) - log q(z)", "z = 1"),
     MissingExtra("--plot", "plot"),
+    ObjectiveFailed("my_bound", "nan", "returned nan", "FiniteModel(prior=[1], likelihood=[[1]])", 0, "guard log(0)"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Claims: two formulas, a relation, and the machinery that decides them."""
+"""Claims: two objectives, a relation, and the machinery that decides them."""
 
 from boundcheck.claims.check import ModelCheck, check, check_model, value_of
 from boundcheck.claims.claim import Claim

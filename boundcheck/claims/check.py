@@ -6,6 +6,8 @@ raised until the verdict separates or a stated limit is met. Equal formulas need
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.claims.describe import model_json
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
+from boundcheck.evaluators.black_box import BlackBox
 from boundcheck.evaluators.strongest import FIRST_PRECISION, Model, require_observation, value_of
 from boundcheck.evaluators.values import Enclosure, Exact
 from boundcheck.models.finite import FiniteModel
@@ -30,6 +33,7 @@ def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
 
     Raises:
         BadInput: an observation that the model does not have, or a table that it lacks.
+        ObjectiveFailed: a black box that gives no number on this model.
 
     >>> from boundcheck.catalogue import find
     >>> claim = find("denoising-decoupled-below-evidence")
@@ -37,10 +41,12 @@ def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
     violated (exact)
     """
     require_observation(model, x)
-    lhs, rhs = claim.terms
+    lhs, rhs = claim.sides
     if not claim.applies(model, x):
         scope = " and an encoder that covers the posterior" if claim.covering else ""
         reason = f"the claim speaks of observations of positive probability{scope}, and x = {x} is none of them"
+        if isinstance(model, FiniteModel) and not all(box.fits(model.sizes) for box in claim.black_boxes):
+            reason = "the claim is about models with other numbers of states"
         return Verdict(Outcome.UNDECIDED, None, claim.relation, None, None, float("nan"), reason)
     precision = FIRST_PRECISION
     while True:
@@ -50,12 +56,23 @@ def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
             return Verdict(Outcome.UNDECIDED, None, claim.relation, None, None, float("nan"), str(undefined))
         if verdict.outcome is not Outcome.UNDECIDED:
             return verdict
+        if claim.black_boxes:
+            return _without_refinement(claim, verdict)
         if lhs == rhs:  # the same formula twice: nothing to compute
             return Verdict(Outcome.HOLDS, Guarantee.EXACT, claim.relation, verdict.lhs, verdict.rhs, 0.0)
         refinable = isinstance(verdict.lhs, Exact | Enclosure) and isinstance(verdict.rhs, Exact | Enclosure)
         if precision >= LAST_PRECISION or not refinable or isinstance(model, LinearGaussianModel):
             return verdict
         precision *= 2
+
+
+def _without_refinement(claim: Claim, verdict: Verdict) -> Verdict:
+    """An undecided verdict on a black box: more digits of the other side would not help."""
+    for side, value in zip(claim.sides, (verdict.lhs, verdict.rhs), strict=True):
+        if isinstance(side, BlackBox) and value is not None and math.isinf(float(value)):
+            reason = f"{side.name} returned {float(value)}, which may be an overflow of its floats"
+            return dataclasses.replace(verdict, reason=reason)
+    return verdict
 
 
 @dataclass(frozen=True)

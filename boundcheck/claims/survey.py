@@ -70,8 +70,11 @@ class Survey:
 
     @property
     def outcome(self) -> Outcome:
-        """The verdict that the status allows: "survived" decides nothing."""
-        if self.status is Status.REFUTED:
+        """The verdict that the status allows: "survived" decides nothing.
+
+        A black box that is violated in floats is violated, with a numerical guarantee; but it is not refuted.
+        """
+        if self.witness is not None:
             return Outcome.VIOLATED
         if self.status in (Status.PROVED, Status.GAP_VERIFIED):
             return Outcome.HOLDS
@@ -144,7 +147,7 @@ class _Tally:
         self.guarantees: set[Guarantee] = set()
         self.witness: ModelCheck | None = None
         self.wrong_gap: tuple[Model, Any] | None = None
-        gap = claim.gap if claim.gap is not None or claim.relation == "<=" else ZERO
+        gap = claim.gap if claim.gap is not None or claim.relation == "<=" or claim.black_boxes else ZERO
         assert gap is None or isinstance(gap, Term)
         self.gap = gap
         self.consistent = self.doubtful = 0
@@ -161,7 +164,7 @@ class _Tally:
                 continue
             outcomes.add(verdict.outcome.value)
             certified = verdict.guarantee in (Guarantee.EXACT, Guarantee.CERTIFIED)
-            if verdict.outcome is Outcome.VIOLATED and not certified:
+            if verdict.outcome is Outcome.VIOLATED and not certified and not self.claim.black_boxes:
                 self.doubtful += 1  # a violation in floats refutes nothing
                 continue
             if verdict.outcome is Outcome.VIOLATED:
@@ -205,6 +208,9 @@ class _Tally:
     def _status(self) -> tuple[Status, str, Guarantee | None]:
         if self.witness:
             verdict = self.witness.verdict
+            if verdict.guarantee not in (Guarantee.EXACT, Guarantee.CERTIFIED):
+                detail = f"violated in floats, by {-verdict.margin:.6g} nats, which no evaluator can certify"
+                return Status.UNDECIDED, detail, verdict.guarantee
             return Status.REFUTED, f"a witness with margin {verdict.margin:.6g} nats", verdict.guarantee
         if self.models + self.open + self.skipped == 0:
             raise BadInput("models", "none", "at least one model with a possible observation")
@@ -255,6 +261,8 @@ def proved_by_form(claim: Claim) -> str:
 
     Holes in the support are covered: the rules of `gap` hold with -inf and +inf as values.
     """
+    if claim.black_boxes:
+        return ""
     lhs, rhs = claim.terms
     if lhs == rhs:
         return "both sides are the same formula"

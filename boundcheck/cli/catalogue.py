@@ -51,7 +51,7 @@ def show_command(name: str, as_json: bool, seed: int) -> int:
     claim = find_claim(name)
     with users_code(name):
         known = check_model(claim, claim.witness()) if claim.witness else None
-    lhs, rhs = claim.terms
+    lhs, rhs = claim.sides
     gap = claim.gap if isinstance(claim.gap, Term) else None
     if as_json:
         shown: dict[str, Any] = claim.to_json() | {

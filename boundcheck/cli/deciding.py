@@ -193,7 +193,7 @@ def _catalogue_remark(claim: Claim) -> str:
     known = claims().get(claim.name)
     if known is None:
         return ""
-    same = (known.terms, known.relation, known.covering) == (claim.terms, claim.relation, claim.covering)
+    same = (known.sides, known.relation, known.covering) == (claim.sides, claim.relation, claim.covering)
     return "" if same else f"the catalogue has another claim by the name of {claim.name}"
 
 

@@ -91,7 +91,8 @@ def roles_of(claim: Claim) -> frozenset[str]:
             for value in data:
                 yield from found(value)
 
-    return frozenset(role for side in claim.terms for role in found(to_json(side)))
+    formulas = [side for side in claim.sides if isinstance(side, Term)]
+    return frozenset([*(role for side in formulas for role in found(to_json(side))), *claim.roles])
 
 
 def _load(path: Path) -> ModuleType:

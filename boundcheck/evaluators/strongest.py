@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from boundcheck.errors import BadInput, CannotCompute, CannotComputeExactly
+from boundcheck.evaluators.black_box import BlackBox
 from boundcheck.evaluators.values import Value
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Term
@@ -24,13 +25,16 @@ Model: TypeAlias = FiniteModel | LinearGaussianModel | ContinuousModel
 """What `evaluate` and `check` take."""
 
 
-def value_of(term: Term, model: Model, x: Any, precision: int = FIRST_PRECISION) -> Value:
+def value_of(term: Term | BlackBox, model: Model, x: Any, precision: int = FIRST_PRECISION) -> Value:
     """The strongest value that is to be had: exact, else an enclosure, else a float with an error estimate.
 
     Raises:
         UndefinedValue: the formula is inf - inf on this model.
         CannotCompute: no evaluator can compute the formula.
+        ObjectiveFailed: a black box that gives no number on this model.
     """
+    if isinstance(term, BlackBox):
+        return term.value(model, x)
     if isinstance(model, FiniteModel):
         return _on_tables(term, model, x, precision)
     if isinstance(model, LinearGaussianModel):
@@ -57,11 +61,11 @@ def _on_tables(term: Term, model: FiniteModel, x: int, precision: int) -> Value:
         return enclosure.evaluate(term, model, x, precision=precision)
 
 
-def evaluate(formula: Formula | Term, model: Model, x: Any = 0, **parameters: Any) -> Value:
+def evaluate(formula: Formula | Term | BlackBox, model: Model, x: Any = 0, **parameters: Any) -> Value:
     """The value of a formula on a model, in nats: exact if possible, else an enclosure, else a float with its error.
 
     Args:
-        formula: a function of (m, x, **parameters), or a term.
+        formula: a function of (m, x, **parameters), a term, or a black box.
         model: a finite, a continuous, or a linear-Gaussian model.
         x: the number of the observed state of a finite model; else the observation, a number or a tuple.
         **parameters: the formula's own.
@@ -90,6 +94,10 @@ def evaluate(formula: Formula | Term, model: Model, x: Any = 0, **parameters: An
     -log(5/4)
     """
     require_observation(model, x)
+    if isinstance(formula, BlackBox):
+        if parameters:
+            raise BadInput("parameters", parameters, "none for a black box", "wrap functools.partial(function, ...)")
+        return value_of(formula, model, x)
     return value_of(trace(formula, **parameters), model, x)
 
 
