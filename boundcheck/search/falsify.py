@@ -22,6 +22,7 @@ from boundcheck.claims.claim import Claim
 from boundcheck.errors import BadInput
 from boundcheck.models.finite import FiniteModel
 from boundcheck.search.batch import ModelBatch, Sizes, margins, needs
+from boundcheck.search.failing import smallest_failure
 from boundcheck.search.propose import chosen, joined, moved, random_batch
 from boundcheck.search.reduce import among_small_fractions, simplest, size_of, smaller_models, violates
 
@@ -68,6 +69,7 @@ def falsify(
     Raises:
         BadInput: a budget below one, or a claim about a family that is not of finite models.
         CannotCompute: a side of the claim that finite models cannot evaluate.
+        ObjectiveFailed: a black box gives no number on a model; the error names the smallest such model that is found.
 
     >>> from boundcheck.catalogue import find
     >>> search = falsify(find("denoising-decoupled-below-evidence"))
@@ -82,7 +84,8 @@ def falsify(
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
     hunt = _Hunt(claim, rng, budget, progress)
-    model = hunt.run()
+    with smallest_failure(claim):
+        model = hunt.run()
     witness = None
     if model is not None:
         model = _at_smaller_sizes(claim, _fewest_states(claim, model, hunt), hunt)
@@ -106,25 +109,23 @@ class _Hunt:
 
     def sizes(self) -> Iterator[Sizes]:
         """Sizes from the smallest on."""
-        corrupts = "corruption" in self.roles
-        for total in range(2, 10):
-            for z in range(1, 4):
-                for x in range(1, 4):
-                    xt = total - z - x
-                    if corrupts and 1 <= xt <= 3 and (not self.tie_x or xt == x):
-                        yield Sizes(x, z, xt)
-                    elif not corrupts and xt == 0:
-                        yield Sizes(x, z)
+        stated = {space: count for box in self.claim.black_boxes for space, count in box.states.items()}
+        numbers = {space: [stated[space]] if space in stated else [1, 2, 3] for space in ("x", "z", "x~")}
+        corrupted = numbers["x~"] if "corruption" in self.roles else [0]
+        found = [Sizes(x, z, xt) for z in numbers["z"] for x in numbers["x"] for xt in corrupted]
+        if self.tie_x:
+            found = [sizes for sizes in found if sizes.x == sizes.xt]
+        if not found or ("x~" in stated and corrupted == [0]):
+            raise BadInput("states", stated, "numbers of states that a model can have", "give as many x~ as x")
+        yield from sorted(found, key=lambda sizes: (sizes.states, sizes.z, sizes.x))
 
     def run(self) -> FiniteModel | None:
         """The first certified violation, at x = 0."""
         sizes = list(self.sizes())
+        worthwhile = [each for each in sizes if each.z > 1 and each.xt != 1] or sizes
         batch = 1
         while self.tried < self.budget:
-            for each in sizes:
-                trivial = each.z == 1 or (each.xt == 1 and batch > 1)
-                if trivial and batch > 16:
-                    continue
+            for each in sizes if batch <= 16 else worthwhile:
                 model = self.round(each, min(batch, _LARGEST_BATCH))
                 if model is not None:
                     return model
@@ -150,7 +151,7 @@ class _Hunt:
 
     def losses(self, batch: ModelBatch) -> NDArray[np.float64]:
         """rhs - lhs for each model, minus its absolute value for equalities; +inf where the claim says nothing."""
-        loss = margins(self.claim, batch)
+        loss = margins(self.claim, batch, failures=True)
         if self.claim.relation == "==":
             loss = -np.abs(loss)
         return np.where(np.isnan(loss), np.inf, loss)
