@@ -120,14 +120,17 @@ class Form:
 
     def moved(self, m: Coefficient, s: Coefficient) -> Form:
         """The form in u, where z = m + s u."""
-        atoms = tuple((moved, k * factor) for (moved, factor), k in ((a.moved(m, s), k) for a, k in self.atoms))
+        atoms = []
+        for atom, k in self.atoms:
+            moved, factor = atom.moved(m, s)
+            atoms.append((moved, k * (as_float(factor) if isinstance(k, float) else factor)))
         walls = []
         for lo, hi, k in self.walls:
             ends = [(end - m) / s if end is not None else None for end in (lo, hi)]
             walls.append((*(ends if s > 0 else reversed(ends)), k))
         return Form(
             self.c, self.p0 + self.p1 * m + self.p2 * m * m, (self.p1 + 2 * self.p2 * m) * s, self.p2 * s * s,
-            atoms, tuple(walls),
+            tuple(atoms), tuple(walls),
         )  # fmt: skip
 
     @property
