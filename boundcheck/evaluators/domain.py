@@ -1,21 +1,22 @@
 """Numbers for the traversal, and what is done with arrays of them.
 
 The traversal walks a term; a domain says what its numbers are: float64, exact rational combinations of logarithms,
-balls, or symbols. A domain keeps two conventions: a weight of zero removes its term, whatever the body is there, and
-the logarithm of a sum of exponentials is taken without overflow.
+balls, symbols, or tensors with gradients. A domain keeps two conventions: a weight of zero removes its term, whatever
+the body is there, and the logarithm of a sum of exponentials is taken without overflow.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from fractions import Fraction
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
 from boundcheck.evaluators.named import Arrays
 from boundcheck.language.terms import Space
 from boundcheck.models.finite import FiniteModel
+
+Array: TypeAlias = Any
+"""An array of numbers, of numpy or of another library."""
 
 
 class Domain(ABC):
@@ -32,78 +33,78 @@ class Domain(ABC):
         """A rational as a 0-d array."""
 
     @abstractmethod
-    def log_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
+    def log_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> Array:
         """Log-probabilities of a role, axes as in `FiniteModel.table`."""
 
     @abstractmethod
-    def weight_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
+    def weight_table(self, model: FiniteModel, role: str, inputs: tuple[Space, ...]) -> Array:
         """Probabilities of a role, as weights."""
 
     @abstractmethod
-    def weights(self, log_density: NDArray[Any]) -> NDArray[Any]:
+    def weights(self, log_density: Array) -> Array:
         """Weights from log-probabilities."""
 
     @abstractmethod
-    def weight_product(self, weights: NDArray[Any], axis: int) -> NDArray[Any]:
+    def weight_product(self, weights: Array, axis: int) -> Array:
         """The product of weights along an axis."""
 
     @abstractmethod
-    def times(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    def times(self, a: Array, b: Array) -> Array:
         """The elementwise product of weights."""
 
     @abstractmethod
-    def counts(self, values: NDArray[Any]) -> NDArray[Any]:
+    def counts(self, values: Array) -> Array:
         """Positive integers (Python ints) as weights."""
 
     @abstractmethod
-    def add(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    def add(self, a: Array, b: Array) -> Array:
         """a + b."""
 
     @abstractmethod
-    def multiply(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    def multiply(self, a: Array, b: Array) -> Array:
         """a * b."""
 
-    def scale(self, factor: Fraction, a: NDArray[Any]) -> NDArray[Any]:
+    def scale(self, factor: Fraction, a: Array) -> Array:
         """factor * a."""
         return self.multiply(self.constant(factor), a)
 
     @abstractmethod
-    def power(self, a: NDArray[Any], exponent: Fraction) -> NDArray[Any]:
+    def power(self, a: Array, exponent: Fraction) -> Array:
         """a ** exponent."""
 
     @abstractmethod
-    def exp(self, a: NDArray[Any]) -> NDArray[Any]:
+    def exp(self, a: Array) -> Array:
         """exp a."""
 
     @abstractmethod
-    def log(self, a: NDArray[Any]) -> NDArray[Any]:
+    def log(self, a: Array) -> Array:
         """log a."""
 
-    def log_of_known(self, a: NDArray[Any]) -> NDArray[Any]:
+    def log_of_known(self, a: Array) -> Array:
         """log a of numbers that carry no rounding."""
         return self.log(a)
 
     @abstractmethod
-    def choose(self, op: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    def choose(self, op: str, a: Array, b: Array) -> Array:
         """max or min of a and b."""
 
     @abstractmethod
-    def expectation(self, weights: NDArray[Any], values: NDArray[Any], axis: int) -> NDArray[Any]:
+    def expectation(self, weights: Array, values: Array, axis: int) -> Array:
         """sum of weights * values along an axis, where a weight of zero removes its term."""
 
     @abstractmethod
-    def log_expectation(self, weights: NDArray[Any], logs: NDArray[Any], axis: int) -> NDArray[Any]:
+    def log_expectation(self, weights: Array, logs: Array, axis: int) -> Array:
         """log of the sum of weights * exp(logs) along an axis, where a weight of zero removes its term."""
 
     @abstractmethod
-    def reduce(self, op: str, values: NDArray[Any], axis: int) -> NDArray[Any]:
+    def reduce(self, op: str, values: Array, axis: int) -> Array:
         """sum, max or min along an axis."""
 
     @abstractmethod
-    def log_sum(self, logs: NDArray[Any], axis: int) -> NDArray[Any]:
+    def log_sum(self, logs: Array, axis: int) -> Array:
         """log of the sum of exp(logs) along an axis."""
 
-    def tallied(self, op: str, values: NDArray[Any], tally: NDArray[Any]) -> Any:
+    def tallied(self, op: str, values: Array, tally: Array) -> Any:
         """The sum ("sum"), log-sum-exp ("log_sum") or product of weights ("weights") of copies, by their states.
 
         Args:

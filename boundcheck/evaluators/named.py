@@ -56,9 +56,9 @@ class Arrays:
 class Frame:
     """The axes met in one evaluation, in the order to which arrays are transposed before they meet."""
 
-    def __init__(self, arrays: Arrays) -> None:
+    def __init__(self, arrays: Arrays, order: dict[Axis, int] | None = None) -> None:
         self.arrays = arrays
-        self.order: dict[Axis, int] = {}
+        self.order: dict[Axis, int] = {} if order is None else order
 
     def register(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
         """The same axes, known from now on."""

@@ -25,7 +25,7 @@ from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.copies import Copies, DrawnInside, chain_of, multisets
 from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
-from boundcheck.evaluators.named import Axis, Frame, Named, is_exponential
+from boundcheck.evaluators.named import Arrays, Axis, Frame, Named, is_exponential
 from boundcheck.language.laws import Law, ModelLaw, expand, is_one_of_its_copies
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
@@ -44,6 +44,9 @@ from boundcheck.language.terms import (
 )
 from boundcheck.models.finite import FiniteModel
 
+MOST_MULTISETS = 1_000_000
+"""The largest number of multisets of K copies that will be enumerated."""
+
 
 class Traversal:
     """Evaluates terms on one finite model at one observation.
@@ -53,30 +56,21 @@ class Traversal:
         x: the number of the observed state.
         domain: the numbers.
         memory: an upper limit, in bytes, on the size of any one intermediate array; larger ones are cut into chunks.
-        most_multisets: the largest number of multisets of K copies that will be enumerated.
         models: how many models the tables hold, along a leading axis, where they hold many.
     """
 
-    def __init__(
-        self,
-        model: FiniteModel,
-        x: int,
-        domain: Domain,
-        memory: int = 1 << 26,
-        most_multisets: int = 1_000_000,
-        models: int = 1,
-    ) -> None:
+    def __init__(self, model: FiniteModel, x: int, domain: Domain, memory: int = 1 << 26, models: int = 1) -> None:
         if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 0 <= x < model.size(X):
             raise BadInput("x", x, f"the number of an observed state, 0 to {model.size(X) - 1}")
         self.model = model
         self.domain = domain
         self.most_numbers = max(1, memory // domain.bytes_per_number)
-        self.most_multisets = most_multisets
         self.models = models
         self.env: dict[Var, int | slice] = {OBSERVED: int(x)}
         self.plates: dict[Plate, Copies] = {}
         self.arrays = domain.arrays
         self.frame = Frame(domain.arrays)
+        self.states = Frame(Arrays(), self.frame.order)  # the numbers of states are numpy's, whatever the domain's are
         self.memo: list[dict[tuple[Term, bool], Named]] = [{}]
 
     # --- entry points ---
@@ -155,7 +149,7 @@ class Traversal:
 
     def _same(self, term: Apply) -> Named:
         domain = self.domain
-        (left, right), axes = self.frame.align([self._index(arg, term) for arg in term.args])
+        (left, right), axes = self.states.align([self._index(arg, term) for arg in term.args])
         no_yes = self.arrays.stack([domain.constant(Fraction(0)), domain.constant(Fraction(1))])
         return Named(self.arrays.take(no_yes, [np.equal(left, right).astype(np.intp)]), axes)
 
@@ -230,7 +224,7 @@ class Traversal:
         if len(points) == sum(isinstance(p, Var) for p in points) and len(set(variables)) == len(variables):
             index = tuple(self.env[point] for point in points)  # type: ignore[index]
             return Named(table[(..., *index)], self.frame.register((*names, *variables)))
-        arrays, axes = self.frame.align([self._index(point, term) for point in points])
+        arrays, axes = self.states.align([self._index(point, term) for point in points])
         return Named(self.arrays.take(table, np.broadcast_arrays(*arrays)), self.frame.register((*names, *axes)))
 
     def _weights(self, law: Law, var: Var, term: Term) -> Named:
@@ -363,9 +357,9 @@ class Traversal:
         sizes = tuple(self.model.size(var.space) for var in variables)
         states = math.prod(sizes)
         count = math.comb(states + k - 1, k)
-        if count > self.most_multisets:
+        if count > MOST_MULTISETS:
             return self.cannot(
-                members[0], f"{k} copies of {states} states are {count} multisets, more than {self.most_multisets}"
+                members[0], f"{k} copies of {states} states are {count} multisets, more than {MOST_MULTISETS}"
             )
         with self._bound({var: slice(0, size) for var, size in zip(variables, sizes, strict=True)}):
             weights = self._weights(members[0].law, members[0].var, members[0])
