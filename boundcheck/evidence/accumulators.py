@@ -1,0 +1,330 @@
+"""What one pass over the log-weights keeps for each example, however many there are.
+
+An accumulator sees all draws of a span in order and turns them into a small state of plain arrays. States of
+consecutive spans merge into the state of both, so that spans may be worked on anywhere, saved, and put together later:
+IWAE_k for every k from disjoint groups of k consecutive draws (without bias), the sums that give the effective sample
+size, and the largest weights. All arithmetic is in float64 and in logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import BadInput, require
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = require("torch", extra="torch", feature="log-weights of a trained model")
+    Tensor = torch.Tensor
+
+State: TypeAlias = Mapping[str, NDArray]
+"""Arrays by name. Names that begin with "_" are common to all examples; all others have examples on their last axis."""
+
+
+class Accumulator(Protocol):
+    """Something additive over draws: what the engine needs of it.
+
+    A maker, `Callable[[int, int], Accumulator]`, is called with the number of examples and the place of the first draw.
+    """
+
+    def add(self, log_weights: Tensor) -> None:
+        """Take the next draws: float64, of shape (draws, examples)."""
+        ...
+
+    def state(self) -> dict[str, NDArray]:
+        """All that is kept, as arrays that `numpy.savez` can hold without pickling."""
+        ...
+
+    @classmethod
+    def merged(cls, states: Sequence[State]) -> Self:
+        """The accumulator of consecutive spans, given their states in order."""
+        ...
+
+
+Maker: TypeAlias = Callable[[int, int], Accumulator]
+
+
+def joined(states: Sequence[State]) -> dict[str, NDArray]:
+    """The state of all examples from the states of blocks of them, in order.
+
+    >>> parts = [{"_count": np.array(7), "sum": np.array([1.0, 2.0])}, {"_count": np.array(7), "sum": np.array([3.0])}]
+    >>> joined(parts)["sum"].tolist(), int(joined(parts)["_count"])
+    ([1.0, 2.0, 3.0], 7)
+    """
+    return {
+        name: np.asarray(states[0][name])
+        if name.startswith("_")
+        else np.concatenate([state[name] for state in states], axis=-1)
+        for name in states[0]
+    }
+
+
+# --- IWAE_k ---
+
+
+class IwaeGroups:
+    """log mean w over disjoint groups of k consecutive draws, for several k: mean and spread over the groups.
+
+    The mean over groups of log mean_{j<=k} w_j estimates IWAE_k (Burda et al. 2016, eq. 8) without bias, for every k
+    from the same draws. Groups are counted from the first draw of all; what is left over at the end is not used. A
+    span may begin and end inside a group: then the sums of its two ends wait for its neighbours.
+
+    Args:
+        ks: sizes of groups.
+        examples: how many.
+        start: the place of the first draw.
+
+    >>> groups = IwaeGroups((1, 2), examples=1)
+    >>> groups.add(torch.tensor([[0.0], [2.0], [1.0]], dtype=torch.float64).log())
+    >>> groups.counts, groups.means().round(4).tolist()
+    ([3, 1], [[-inf], [0.0]])
+    """
+
+    def __init__(self, ks: Sequence[int], examples: int, start: int = 0) -> None:
+        self.ks = tuple(ks)
+        self._segments = [_Segment.empty(k, start, examples) for k in self.ks]
+
+    @classmethod
+    def maker(cls, ks: Sequence[int]) -> Maker:
+        """What the engine calls for each item."""
+        return lambda examples, start: cls(ks, examples, start)
+
+    def add(self, log_weights: Tensor) -> None:
+        self._segments = [segment + _Segment.of(segment.k, segment.stop, log_weights) for segment in self._segments]
+
+    @property
+    def counts(self) -> list[int]:
+        """Complete groups for each k."""
+        return [segment.count for segment in self._segments]
+
+    def means(self) -> NDArray[np.float64]:
+        """The mean over groups, of shape (ks, examples), in nats; -inf if the weights of a group are all zero."""
+        return np.stack([np.where(s.infinite > 0, -math.inf, s.mean) for s in self._segments])
+
+    def errors(self) -> NDArray[np.float64]:
+        """The standard errors of the means; NaN for a single group, and for infinite means."""
+        rows = []
+        for s in self._segments:
+            error = np.sqrt(s.squares / (s.count - 1) / s.count) if s.count > 1 else np.full_like(s.mean, math.nan)
+            rows.append(np.where(s.infinite > 0, math.nan, error))
+        return np.stack(rows)
+
+    def state(self) -> dict[str, NDArray]:
+        segments = self._segments
+        return {
+            "_ks": np.array(self.ks, dtype=np.int64),
+            "_places": np.array([(s.start, s.stop, s.count) for s in segments], dtype=np.int64),
+            **{name: np.stack([getattr(s, name) for s in segments]) for name in _Segment.ARRAYS},
+        }
+
+    @classmethod
+    def merged(cls, states: Sequence[State]) -> Self:
+        made = cls.__new__(cls)
+        made.ks = tuple(int(k) for k in states[0]["_ks"])
+        for index, state in enumerate(states):
+            segments = [
+                _Segment(k, *(int(place) for place in places), *(state[name][row] for name in _Segment.ARRAYS))
+                for row, (k, places) in enumerate(zip(made.ks, state["_places"], strict=True))
+            ]
+            made._segments = segments if index == 0 else [a + b for a, b in zip(made._segments, segments, strict=True)]
+        return made
+
+
+class _Segment:
+    """Draws [start, stop): the groups of k that lie inside, and the log-sums of what sticks out at either end.
+
+    `head` belongs to a group that began before `start`; `tail` to one that ends after `stop`. Where no group ends or
+    begins inside, everything is in `head`.
+    """
+
+    ARRAYS = ("head", "tail", "mean", "squares", "infinite")
+
+    def __init__(
+        self,
+        k: int,
+        start: int,
+        stop: int,
+        count: int,
+        head: NDArray,
+        tail: NDArray,
+        mean: NDArray,
+        squares: NDArray,
+        infinite: NDArray,
+    ) -> None:
+        self.k, self.start, self.stop, self.count = k, start, stop, count
+        self.head, self.tail, self.mean, self.squares, self.infinite = head, tail, mean, squares, infinite
+
+    @classmethod
+    def empty(cls, k: int, start: int, examples: int) -> _Segment:
+        nothing, zero = np.full(examples, -math.inf), np.zeros(examples)
+        return cls(k, start, start, 0, nothing, nothing, zero, zero, zero)
+
+    @classmethod
+    def of(cls, k: int, start: int, log_weights: Tensor) -> _Segment:
+        size, examples = log_weights.shape
+        made = cls.empty(k, start, examples)
+        made.stop = start + size
+        first = min(-start % k, size)
+        made.count = (size - first) // k
+        last = first + made.count * k
+        if first:
+            made.head = log_weights[:first].logsumexp(0).cpu().numpy()
+        if last < size:
+            made.tail = log_weights[last:].logsumexp(0).cpu().numpy()
+        if made.count:
+            groups = log_weights[first:last]
+            if k > 1:
+                groups = groups.reshape(made.count, k, examples).logsumexp(1) - math.log(k)
+            unbounded = groups == -math.inf
+            finite = torch.where(unbounded, 0.0, groups)
+            mean = finite.mean(0)
+            made.mean = mean.cpu().numpy()
+            made.squares = (finite - mean).square_().sum(0).cpu().numpy()
+            made.infinite = unbounded.sum(0, dtype=torch.float64).cpu().numpy()
+        return made
+
+    @property
+    def boundary(self) -> int:
+        """The first place, not before `start`, where a group begins."""
+        return self.start + -self.start % self.k
+
+    def __add__(self, other: _Segment) -> _Segment:
+        if other.start != self.stop:
+            raise BadInput("spans", (self.stop, other.start), "consecutive spans of draws, in order")
+        k, start, stop = self.k, self.start, other.stop
+        if stop < self.boundary:  # all of it lies inside one group
+            return _Segment(k, start, stop, 0, np.logaddexp(self.head, other.head), *_rest(other))
+        if self.stop < self.boundary:  # the first group begins in the other
+            return _Segment(k, start, stop, other.count, np.logaddexp(self.head, other.head), *_rest(other))
+        straddling = np.logaddexp(self.tail, other.head)
+        if stop < other.boundary:  # the group that straddles them does not end here
+            return _Segment(k, start, stop, self.count, self.head, straddling, *_rest(self)[1:])
+        count, moments = self.count, (self.mean, self.squares, self.infinite)
+        if self.stop % k:
+            whole = straddling - math.log(k)
+            zero = np.zeros_like(whole)
+            unbounded = np.isneginf(whole)
+            one = (np.where(unbounded, 0.0, whole), zero, unbounded.astype(np.float64))
+            count, moments = count + 1, _moments(count, moments, 1, one)
+        moments = _moments(count, moments, other.count, (other.mean, other.squares, other.infinite))
+        return _Segment(k, start, stop, count + other.count, self.head, other.tail, *moments)
+
+
+def _rest(segment: _Segment) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    return segment.tail, segment.mean, segment.squares, segment.infinite
+
+
+def _moments(
+    count: int, own: tuple[NDArray, NDArray, NDArray], more: int, other: tuple[NDArray, NDArray, NDArray]
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Mean, sum of squared deviations and number of infinities of both (Chan, Golub and LeVeque 1979)."""
+    if not more or not count:
+        return other if more else own
+    shift, total = other[0] - own[0], count + more
+    return (
+        own[0] + shift * (more / total),
+        own[1] + other[1] + shift**2 * (count * more / total),
+        own[2] + other[2],
+    )
+
+
+# --- sums and tails ---
+
+
+class WeightSums:
+    """log sum w and log sum w^2 of each example: the evidence estimate and the effective sample size.
+
+    >>> sums = WeightSums(examples=2)
+    >>> sums.add(torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.float64).log())
+    >>> sums.log_mean().round(4).tolist(), sums.effective_sample_sizes().tolist()
+    ([0.0, -0.6931], [2.0, 1.0])
+    """
+
+    def __init__(self, examples: int, start: int = 0) -> None:
+        self.count = 0
+        self.log_sum = np.full(examples, -math.inf)
+        self.log_sum_squares = np.full(examples, -math.inf)
+
+    def add(self, log_weights: Tensor) -> None:
+        self.count += log_weights.shape[0]
+        self.log_sum = np.logaddexp(self.log_sum, log_weights.logsumexp(0).cpu().numpy())
+        self.log_sum_squares = np.logaddexp(self.log_sum_squares, (2 * log_weights).logsumexp(0).cpu().numpy())
+
+    def log_mean(self) -> NDArray[np.float64]:
+        """log mean w, in nats: one group of all draws."""
+        return self.log_sum - math.log(self.count)
+
+    def effective_sample_sizes(self) -> NDArray[np.float64]:
+        """(sum w)^2 / sum w^2: between 1 and the number of draws, and 0 if all weights are zero."""
+        nothing = np.isneginf(self.log_sum)
+        return np.where(nothing, 0.0, np.exp(2 * np.where(nothing, 0.0, self.log_sum) - self.log_sum_squares))
+
+    def state(self) -> dict[str, NDArray]:
+        return {
+            "_count": np.array(self.count, dtype=np.int64),
+            "log_sum": self.log_sum,
+            "log_sum_squares": self.log_sum_squares,
+        }
+
+    @classmethod
+    def merged(cls, states: Sequence[State]) -> Self:
+        made = cls(len(states[0]["log_sum"]))
+        made.count = sum(int(state["_count"]) for state in states)
+        for state in states:
+            made.log_sum = np.logaddexp(made.log_sum, state["log_sum"])
+            made.log_sum_squares = np.logaddexp(made.log_sum_squares, state["log_sum_squares"])
+        return made
+
+
+class Tail:
+    """The largest log-weights of each example, in descending order; -inf where there are fewer draws.
+
+    >>> tail = Tail(2, examples=1)
+    >>> tail.add(torch.tensor([[1.0], [3.0], [2.0]], dtype=torch.float64))
+    >>> tail.largest[:, 0].tolist()
+    [3.0, 2.0]
+    """
+
+    def __init__(self, size: int, examples: int, start: int = 0) -> None:
+        self.largest = np.full((size, examples), -math.inf)
+
+    @classmethod
+    def maker(cls, size: int) -> Maker:
+        """What the engine calls for each item."""
+        return lambda examples, start: cls(size, examples, start)
+
+    def add(self, log_weights: Tensor) -> None:
+        size = min(len(self.largest), log_weights.shape[0])
+        self._take(log_weights.topk(size, dim=0, sorted=True).values.cpu().numpy())
+
+    def _take(self, largest: NDArray) -> None:
+        self.largest = -np.sort(-np.concatenate([self.largest, largest]), axis=0)[: len(self.largest)]
+
+    def state(self) -> dict[str, NDArray]:
+        return {"largest": self.largest}
+
+    @classmethod
+    def merged(cls, states: Sequence[State]) -> Self:
+        made = cls(*states[0]["largest"].shape)
+        for state in states:
+            made._take(state["largest"])
+        return made
+
+
+def tail_size(draws: int) -> int:
+    """How many of the largest weights the Pareto k needs: min(n / 5, 3 sqrt n) and one more (Vehtari et al. 2024).
+
+    >>> tail_size(5000)
+    214
+    """
+    return min(draws, math.ceil(min(draws / 5, 3 * math.sqrt(draws))) + 1)
+
+
+__all__ = ["Accumulator", "IwaeGroups", "Maker", "State", "Tail", "WeightSums", "joined", "tail_size"]
