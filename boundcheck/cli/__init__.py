@@ -21,6 +21,7 @@ from boundcheck.cli.evaluating import evaluate_command
 from boundcheck.cli.falsifying import falsify_command
 from boundcheck.cli.options import EPILOG, ERROR, Commands, one_line
 from boundcheck.cli.reproducing import reproduce_group
+from boundcheck.cli.sweeping import sweep_command
 from boundcheck.errors import BoundcheckError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -41,6 +42,7 @@ for each in (
     show_command,
     check_command,
     falsify_command,
+    sweep_command,
     replay_command,
     evaluate_command,
     reproduce_group,
