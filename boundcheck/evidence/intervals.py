@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,7 @@ class Wealth:
     -0.061
     """
 
-    def __init__(self, examples: int, *, start: int = 0, levels: int = LEVELS) -> None:
+    def __init__(self, examples: int, start: int = 0, levels: int = LEVELS) -> None:
         for name, value, least in (("examples", examples, 0), ("start", start, 0), ("levels", levels, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise BadInput(name, value, f"an integer of at least {least}")
@@ -157,19 +157,19 @@ class Wealth:
         self._spans = joined
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that was kept, as plain arrays (np.savez can write them)."""
+        """All that was kept, as plain arrays (np.savez can write them); in those without "_", examples come last."""
         keys = sorted(self._unmatched)
         rows = [self._row(self._unmatched[key]) for key in keys]
         return {
             "totals": np.stack([self._row(total) for total in self._totals]),
-            "keys": np.array(keys, dtype=np.int64).reshape(-1, 2),
+            "_keys": np.array(keys, dtype=np.int64).reshape(-1, 2),
             "rows": np.array(rows, dtype=np.float64).reshape(-1, self.examples),
             "largest": self._row(self._largest),
-            "spans": np.array([*self._spans, (self._next, self._next)], dtype=np.int64).reshape(-1, 2),
+            "_spans": np.array([*self._spans, (self._next, self._next)], dtype=np.int64).reshape(-1, 2),
         }
 
     @classmethod
-    def merged(cls, states: Sequence[Mapping[str, NDArray[Any]]]) -> Wealth:
+    def merged(cls, states: Sequence[Mapping[str, NDArray[Any]]]) -> Self:
         """One accumulator from the states of several spans of one stream, in whatever order.
 
         Raises:
@@ -181,13 +181,13 @@ class Wealth:
         if len(shapes) > 1:
             raise BadInput("states", sorted(shapes), "states of the same examples and levels")
         levels, examples = states[0]["totals"].shape
-        whole = cls(examples, levels=levels, start=max(int(state["spans"][-1, 1]) for state in states))
+        whole = cls(examples, levels=levels, start=max(int(state["_spans"][-1, 1]) for state in states))
         for state in states:
-            for start, stop in state["spans"][:-1].tolist():
+            for start, stop in state["_spans"][:-1].tolist():
                 whole._cover(start, stop)
             whole._totals = [total + row for total, row in zip(whole._totals, state["totals"], strict=True)]
             whole._largest = np.maximum(whole._largest, state["largest"])
-            for (level, index), row in zip(state["keys"].tolist(), state["rows"], strict=True):
+            for (level, index), row in zip(state["_keys"].tolist(), state["rows"], strict=True):
                 whole._match(level, index, row)
         return whole
 
