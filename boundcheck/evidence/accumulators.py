@@ -129,10 +129,10 @@ class IwaeGroups:
         made = cls.__new__(cls)
         made.ks = tuple(int(k) for k in states[0]["_ks"])
         for index, state in enumerate(states):
-            segments = [
-                _Segment(k, *(int(place) for place in places), *(state[name][row] for name in _Segment.ARRAYS))
-                for row, (k, places) in enumerate(zip(made.ks, state["_places"], strict=True))
-            ]
+            segments = []
+            for row, (k, places) in enumerate(zip(made.ks, state["_places"], strict=True)):
+                start, stop, count = (int(place) for place in places)
+                segments.append(_Segment(k, start, stop, count, *(state[name][row] for name in _Segment.ARRAYS)))
             made._segments = segments if index == 0 else [a + b for a, b in zip(made._segments, segments, strict=True)]
         return made
 

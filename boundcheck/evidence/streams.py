@@ -30,8 +30,8 @@ UNIT = 256
 """Samples of one example that share a stream."""
 _SMALLEST_ITEM, _LARGEST_ITEM, _ITEMS = 1 << 12, 1 << 18, 32
 _MOST_EXAMPLES = 64
-_SPAN_GRAIN = 1000
-"""The length of a span is a multiple of this, so that groups of 1, 5, 50, 500 and 1000 draws rarely straddle two."""
+_SPAN_GRAIN = 4 * UNIT
+"""The length of a span is a multiple of this, so that a unit lies within one span."""
 _SAMPLED_NUMBERS = 1 << 18
 """A draw through a law's own `sample` fills about this many numbers at once."""
 _MASK32 = 0xFFFFFFFF
@@ -204,7 +204,7 @@ class Layout:
     >>> len(layout), layout.block, layout.span
     (34, 3, 5000)
     >>> Layout.of(examples=1, samples=10**6).span
-    31000
+    30720
     """
 
     examples: int

@@ -9,6 +9,7 @@ said in the words of the user's own model: a log-density summed over the wrong a
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,6 +38,8 @@ _POINTS = {"prior": "z", "likelihood": "x", "encoder": "z", "corruption": "x", "
 _SAME_LAW = 1e-3
 """Two calls of one function may differ by this much in a log-density, relatively, before it counts as random."""
 _PROBED_ROWS = 64
+_OUT_OF_MEMORY = (getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError), MemoryError)
+_GLOBAL_GENERATORS = threading.RLock()
 
 
 class TorchModel:
@@ -167,6 +170,8 @@ class TorchModel:
         except BoundcheckError:
             raise
         except Exception as error:
+            if out_of_memory(error):
+                raise
             shapes = [tuple(arg.shape) for arg in args]
             raise BadInput(
                 f"the shape given to {shown}",
@@ -204,6 +209,8 @@ class TorchModel:
         except BoundcheckError:
             raise
         except Exception as error:
+            if out_of_memory(error):
+                raise
             remedy = f"it raised {type(error).__name__}: {_first_line(error)}"
             raise BadInput(f"a draw from {NAMES[role]}", law, "a law that can be sampled", remedy) from error
 
@@ -214,16 +221,20 @@ class TorchModel:
         point: Tensor,
         event: Sequence[int],
         observed: Callable[[int], str] | None = None,
+        *,
+        supported: bool = False,
+        allow_nan: bool = False,
     ) -> Tensor:
         """log-density in nats at points of shape (..., *batch, *event), of shape (..., *batch), in the model's dtype.
 
         A point outside the law's support has density zero, so -inf, whatever the law's `validate_args`. Only for
         `observed` data, whose rows that function names, is it refused: grey pixels for a Bernoulli decoder are a
-        mistake. (Not so if the support moves with continuous parameters, as a uniform law's does.)
+        mistake. (Not so if the support moves with continuous parameters, as a uniform law's does.) Points that are
+        known to be `supported` are not looked at again.
 
         Raises:
             BadInput: a point whose event shape is not the law's, observed data outside the support, or a log-density
-                that is NaN or has another shape.
+                that has another shape or, unless `allow_nan`, is NaN.
         """
         shown, letter = NAMES[role], _POINTS[role]
         if tuple(law.event_shape) != tuple(event):
@@ -234,15 +245,17 @@ class TorchModel:
                 f"make {shown} and {letter} agree; torch.distributions.Independent(..., n) declares n axes as an event",
             )
         expected = tuple(point.shape[: point.ndim - len(event)])
-        inside = in_support(law, point, expected)
+        inside = None if supported else in_support(law, point, expected)
         if inside is not None and bool(inside.all()):
             inside = None
-        if inside is not None and observed is not None and (_support_is_fixed(law) or support_is_discrete(law)):
-            _refuse_data(law, point, inside, observed)
+        if inside is not None and observed is not None and (support_is_fixed(law) or support_is_discrete(law)):
+            refuse_data(law, point, inside, observed)
         try:
             accepted = point if inside is None else _moved_inside(law, point, inside, len(event))
             value = law.log_prob(accepted)
         except Exception as error:
+            if out_of_memory(error):
+                raise
             raise BadInput(
                 f"the log-density of {shown}",
                 f"{letter} of shape {tuple(point.shape)}",
@@ -258,7 +271,7 @@ class TorchModel:
             )
         if inside is not None:
             value = torch.where(inside, value, -math.inf)
-        if bool(value.isnan().any()):
+        if not allow_nan and bool(value.isnan().any()):
             row = int(value.isnan().nonzero()[0][-1]) if expected else 0
             raise BadInput(
                 f"the log-density of {shown}", math.nan, "a number", f"row {row} of the batch: check weights and data"
@@ -324,14 +337,20 @@ def support_is_discrete(law: Distribution) -> bool:
         return False
 
 
-def _support_is_fixed(law: Distribution) -> bool:
+def support_is_fixed(law: Distribution) -> bool:
+    """True if the law's family has one support, whatever its parameters."""
     while isinstance(law, torch.distributions.Independent):
         law = law.base_dist
     declared = getattr(type(law), "support", None)
     return isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
 
 
-def _refuse_data(law: Distribution, point: Tensor, inside: Tensor, name: Callable[[int], str]) -> NoReturn:
+def refuse_data(law: Distribution, point: Tensor, inside: Tensor, name: Callable[[int], str]) -> NoReturn:
+    """Say which observation is outside the law's support, and with which values.
+
+    Raises:
+        BadInput: always.
+    """
     where = (~inside).nonzero()[0].tolist()
     values = point[tuple(where)].flatten().tolist()
     raise BadInput(
@@ -354,14 +373,23 @@ def _moved_inside(law: Distribution, point: Tensor, inside: Tensor, event_axes: 
 def random_state(device: torch.device, seed: int) -> Iterator[None]:
     """Torch's global random state set to a seed for a while, on the CPU and on `device`, and then put back.
 
-    A torch distribution draws from the global generators and takes no other.
+    A torch distribution draws from the global generators and takes no other; threads take turns.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True if a batch was too large for the machine, which is no mistake of the model.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    (True, False)
+    """
+    return isinstance(error, _OUT_OF_MEMORY) or (isinstance(error, RuntimeError) and "DefaultCPUAlloc" in str(error))
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
@@ -389,4 +417,13 @@ def _least_usual(values: list[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in odd[:3]) + (", ..." if len(odd) > 3 else "")
 
 
-__all__ = ["NAMES", "TorchModel", "in_support", "random_state", "support_is_discrete"]
+__all__ = [
+    "NAMES",
+    "TorchModel",
+    "in_support",
+    "out_of_memory",
+    "random_state",
+    "refuse_data",
+    "support_is_discrete",
+    "support_is_fixed",
+]
