@@ -98,17 +98,17 @@ def _colour(text: str) -> str:
 
 
 @contextmanager
-def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr if that is a terminal; yields what is to be called with (done, of)."""
+def progress_of(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr if that is a terminal; yields what takes (done, of) and, where it changes, the name."""
     if not sys.stderr.isatty():
-        yield lambda done, of: None
+        yield lambda done, of, now=what: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+        yield lambda done, of, now=what: bar.update(task, completed=done, total=of, description=now)
 
 
 @contextmanager
