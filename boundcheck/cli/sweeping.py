@@ -191,7 +191,7 @@ def _command_line(context: click.Context) -> str:
     words = ["boundcheck", "sweep", *context.params["names"]]
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
-        if not isinstance(parameter, click.Option) or value == parameter.get_default(context):
+        if not isinstance(parameter, click.Option) or value in (None, (), parameter.get_default(context)):
             continue
         if parameter.is_flag:
             words.append(parameter.opts[0])
