@@ -68,11 +68,12 @@ def _check_on_model(claim: Claim, name: str, model_file: str, save: str | None, 
     from boundcheck.cli.report import Screen, print_json
     from boundcheck.cli.targets import users_code
     from boundcheck.models.finite import load_model
+    from boundcheck.search.failing import smallest_failure
 
     model = load_model(model_file)
-    with users_code(name):
+    with users_code(name), smallest_failure(claim):
         found = check_model(claim, model)
-    notes = list(model.holes())
+    notes = [*notes_on(claim), *model.holes()] if as_json else list(model.holes())
     status = status_of(found.verdict)
     saved = save_witness(found, save)
     if as_json:
@@ -81,12 +82,14 @@ def _check_on_model(claim: Claim, name: str, model_file: str, save: str | None, 
     else:
         screen = Screen()
         show_heading(screen, claim)
-        show_outcome(screen, found, f"{status} (this model)", at=f" at x = {found.x}, the worst observation")
+        show_outcome(
+            screen, found, f"{status_line(found.verdict)} (this model)", at=f" at x = {found.x}, the worst observation"
+        )
         for note in notes[:MOST_NOTES]:
             screen.line(f"note: {note}")
         if len(notes) > MOST_NOTES:
             screen.line(f"note: {len(notes) - MOST_NOTES} more of this kind (--json has them all)")
-        tell_saved(screen, save, saved)
+        tell_saved(screen, claim, save, saved)
     return exit_code(found.verdict.outcome.value)
 
 
@@ -94,19 +97,21 @@ def _check_on_family(claim: Claim, name: str, count: int | None, seed: int, save
     from boundcheck.claims.survey import DEFAULT_COUNT, survey
     from boundcheck.cli.report import Screen, print_json, progress
     from boundcheck.cli.targets import users_code
+    from boundcheck.search.failing import smallest_failure
 
     models = count or DEFAULT_COUNT
-    with progress(claim.name, models) as advance, users_code(name):
+    with progress(claim.name, models) as advance, users_code(name), smallest_failure(claim):
         found = survey(claim, count=models, seed=seed, progress=advance)
     saved = save_witness(found.witness, save)
     if as_json:
         extra = {"relation": claim.relation, "text": str(claim), "scope": "finite models", "seed": seed, "saved": saved}
+        extra |= {"notes": notes_on(claim)}
         print_json(found.to_json() | extra)
     else:
         screen = Screen()
         show_heading(screen, claim)
         _family(screen, found)
-        tell_saved(screen, save, saved)
+        tell_saved(screen, claim, save, saved)
     return exit_code(found.outcome.value)
 
 
@@ -136,24 +141,34 @@ def _check_on_box(claim: Claim, name: str, seconds: float, save: str | None, as_
             show_outcome(screen, found, "refuted", at=" at x = 0")
         elif outcome is Outcome.UNDECIDED:
             screen.line("where both sides are equal on the box, a bound of exactly zero is out of reach: undecided")
-        tell_saved(screen, save, saved)
+        tell_saved(screen, claim, save, saved)
     return exit_code(outcome.value)
 
 
 @click.command("replay", epilog=EPILOG)
 @click.argument("file")
+@click.option(
+    "--objective",
+    "objectives",
+    metavar="FILE.py:NAME",
+    multiple=True,
+    help="The callable of a black box that FILE names; again for another one.",
+)
 @common(seed=NOTHING_RANDOM)
-def replay_command(file: str, as_json: bool, seed: int) -> int:
+def replay_command(file: str, objectives: tuple[str, ...], as_json: bool, seed: int) -> int:
     """Decide a saved counterexample anew.
 
     FILE holds the claim's formulas, the model and the observation, so the claim need not be in the catalogue. The
     verdict that it records is compared with the new one, and plays no part in it.
+
+    A black box is only named in FILE: say with --objective where its code is. No code is run that was not asked for.
     """
     from boundcheck.claims.check import ModelCheck
     from boundcheck.cli.report import Screen, print_json
+    from boundcheck.cli.targets import find_objectives
     from boundcheck.search.witness import load_witness
 
-    witness = load_witness(file)
+    witness = load_witness(file, [each for target in objectives for each in find_objectives(target)])
     verdict = witness.replay()
     found = ModelCheck(witness.claim, witness.model, witness.x, verdict)
     as_recorded = witness.is_as_recorded(verdict)
@@ -165,14 +180,14 @@ def replay_command(file: str, as_json: bool, seed: int) -> int:
             "text": str(witness.claim),
             "as_recorded": as_recorded,
             "recorded": dict(witness.recorded),
-            "notes": [remark] if remark else [],
+            "notes": [*notes_on(witness.claim), *([remark] if remark else [])],
             "witness": {"model": witness.model.to_json(), "x": witness.x},
         }
         print_json(found.to_json() | extra)
     else:
         screen = Screen()
         show_heading(screen, witness.claim)
-        show_outcome(screen, found, f"{status_of(verdict)} (this model)", at=f" at x = {witness.x}")
+        show_outcome(screen, found, f"{status_line(verdict)} (this model)", at=f" at x = {witness.x}")
         recorded = f"{witness.recorded['verdict']} ({witness.recorded['guarantee']})"
         screen.line("as recorded" if as_recorded else f"not as recorded: the file says {recorded}, with other values")
         if remark:
@@ -198,20 +213,34 @@ def _catalogue_remark(claim: Claim) -> str:
 
 
 def save_witness(found: ModelCheck | None, path: str | None) -> str | None:
-    """Save a certified counterexample; the path, or None if there is nothing to save or nowhere asked for."""
-    from boundcheck.search.witness import Witness
+    """Save a counterexample; the path, or None if there is nothing that a file can hold, or nowhere asked for."""
+    from boundcheck.search.witness import Witness, keepable
 
-    if path is None or found is None or status_of(found.verdict) != "refuted":
+    if path is None or found is None or not keepable(found):
         return None
     Witness.of(found).save(path)
     return path
 
 
 def witness_json(found: ModelCheck) -> dict[str, Any] | None:
-    """A certified counterexample as JSON, or None."""
-    if status_of(found.verdict) != "refuted":
-        return None
-    return found.point_json()
+    """A counterexample as JSON (certified, unless a side is a black box), or None."""
+    violated = found.verdict.outcome.value == "violated" and bool(found.claim.black_boxes)
+    return found.point_json() if violated or status_of(found.verdict) == "refuted" else None
+
+
+def status_line(verdict: Verdict) -> str:
+    """The status of a claim on one model, and why a violation leaves it undecided."""
+    status = status_of(verdict)
+    violated = verdict.outcome.value == "violated" and status == "undecided"
+    return f"{status}: a violation in floats, which no evaluator certified" if violated else status
+
+
+def notes_on(claim: Claim) -> list[str]:
+    """What a reader of a verdict on black boxes should know."""
+    return [
+        f"{box.name} is a black box: the guarantee is numerical at best, and its numbers are trusted {box.trust}"
+        for box in claim.black_boxes
+    ]
 
 
 # --- text for people -----------------------------------------------------------------------------------------------
@@ -242,6 +271,8 @@ def show_outcome(screen: Screen, found: ModelCheck, status: str, at: str) -> Non
     else:
         rows = model_text(found.model, found.x)
     screen.fields([*rows, *_values(verdict), ("status", status)])
+    for note in notes_on(found.claim):
+        screen.line(f"note: {note}")
 
 
 def _values(verdict: Verdict) -> list[tuple[str, str]]:
@@ -259,7 +290,8 @@ def _values(verdict: Verdict) -> list[tuple[str, str]]:
 
 def _family(screen: Screen, found: Survey) -> None:
     if found.witness is not None:
-        show_outcome(screen, found.witness, f"refuted: {found.detail}", at=f" at x = {found.witness.x} of a witness")
+        status = f"{found.status.value}: {found.detail}"
+        show_outcome(screen, found.witness, status, at=f" at x = {found.witness.x} of a witness")
         return
     rows = [("verdict", found.outcome.value), ("status", found.status.value), ("because", found.detail)]
     if found.guarantee is not None:
@@ -271,11 +303,16 @@ def _family(screen: Screen, found: Survey) -> None:
     if found.models:
         rows.append(("rhs - lhs", f"at least {found.smallest_margin:.6g} nats on these models"))
     screen.fields(rows)
+    for note in notes_on(found.claim):
+        screen.line(f"note: {note}")
 
 
-def tell_saved(screen: Screen, wanted: str | None, saved: str | None) -> None:
-    """Where the counterexample was saved, if that was asked for."""
+def tell_saved(screen: Screen, claim: Claim, wanted: str | None, saved: str | None) -> None:
+    """Where the counterexample was saved, if that was asked for, and how to decide it again."""
+    from boundcheck.search.black_boxes import replay_line
+
     if saved is not None:
         screen.line(f"saved: {saved}")
+        screen.line(f"replay: {replay_line(saved, claim)}")
     elif wanted is not None:
-        screen.line("nothing was saved: there is no counterexample")
+        screen.line("nothing was saved: there is no counterexample that a file can hold")

@@ -23,7 +23,16 @@ def falsify_command(
 
     A search that finds nothing proves nothing: the claim is then undecided.
     """
-    from boundcheck.cli.deciding import save_witness, show_heading, show_outcome, tell_saved, witness_json
+    from boundcheck.cli.deciding import (
+        notes_on,
+        save_witness,
+        show_heading,
+        show_outcome,
+        status_line,
+        status_of,
+        tell_saved,
+        witness_json,
+    )
     from boundcheck.cli.report import Screen, print_json, progress_of
     from boundcheck.cli.targets import find_claim, users_code
     from boundcheck.search.falsify import DEFAULT_BUDGET, falsify
@@ -43,7 +52,8 @@ def falsify_command(
     if as_json:
         what = found.to_json() if found else {"claim": claim.name, "verdict": verdict, "guarantee": None}
         extra = {
-            "status": "refuted" if found else "survived",
+            "status": status_of(found.verdict) if found else "survived",
+            "notes": notes_on(claim),
             "models": search.models,
             "seconds": search.seconds,
             "seed": seed,
@@ -56,10 +66,10 @@ def falsify_command(
         screen = Screen()
         show_heading(screen, claim)
         if found:
-            show_outcome(screen, found, "refuted", at=f" at x = {found.x}")
+            show_outcome(screen, found, status_line(found.verdict), at=f" at x = {found.x}")
         else:
             screen.line(f"no counterexample among {search.models} models: that proves nothing, so it is undecided")
-        tell_saved(screen, save, saved)
+        tell_saved(screen, claim, save, saved)
         if found and test_file:
             screen.line(f"regression test written to {test_file}")
     return exit_code(verdict)

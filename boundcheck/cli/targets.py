@@ -15,16 +15,19 @@ from boundcheck import catalogue
 from boundcheck.catalogue.objectives import log_evidence
 from boundcheck.claims.claim import Claim
 from boundcheck.errors import BadInput, BoundcheckError, UnknownName
+from boundcheck.evaluators.black_box import BlackBox
 from boundcheck.language import Term, to_json
 
 MODULE_NAME = "boundcheck_users_claims"
+
+_REMEDY = "a function that computes with arrays is no formula: decorate it with boundcheck.black_box"
 
 
 def find_claim(target: str) -> Claim:
     """The claim that a command's NAME stands for.
 
-    An object in a file may be a Claim, a function without arguments that returns one, or a formula, a function of
-    (m, x): that is judged as a lower bound on log p(x).
+    An object in a file may be a Claim, a function without arguments that returns one, or an objective: a formula (a
+    function of (m, x)), or a black box. That is judged as a lower bound on log p(x).
 
     Raises:
         UnknownName: no such claim in the catalogue, or no such object in the file.
@@ -36,20 +39,40 @@ def find_claim(target: str) -> Claim:
     """
     path, colon, name = target.rpartition(":")
     if colon and path.endswith(".py"):
-        with users_code(target):
+        with users_code(target, remedy=_REMEDY):
             return _claim_of(_load(Path(path)), path, name)
     if target.endswith(".py"):
         raise BadInput("the claim", target, "FILE.py:NAME", "say which object of the file, as in claims.py:my_claim")
     return catalogue.find(target)
 
 
+def find_objectives(target: str) -> list[BlackBox | Callable[..., Any]]:
+    """The callables that FILE.py:NAME gives for the black boxes of a witness: a function, a black box, or a claim's.
+
+    Raises:
+        UnknownName: no such object in the file.
+        BadInput: a target of another form, a file that cannot be imported, or an object without a callable.
+    """
+    path, colon, name = target.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise BadInput("--objective", target, "FILE.py:NAME", "as in --objective mine.py:my_objective")
+    with users_code(target, "--objective"):
+        value = _object_of(_load(Path(path)), path, name)
+    if isinstance(value, Claim) and value.black_boxes:
+        return list(value.black_boxes)
+    if isinstance(value, Claim | Term) or not callable(value):
+        raise BadInput(f"{path}:{name}", value, "a function of (m, x) that returns a number, or a claim that has one")
+    return [value]
+
+
 @contextlib.contextmanager
-def users_code(target: str, argument: str = "the claim") -> Iterator[None]:
+def users_code(target: str, argument: str = "the claim", remedy: str = "") -> Iterator[None]:
     """Run what a user wrote: what it prints goes to stderr, and what it raises becomes one line that names the place.
 
     Args:
         target: FILE.py:OBJECT; for any other text nothing is translated.
         argument: what the target is, for the message.
+        remedy: what to do about a TypeError or an AttributeError.
 
     Raises:
         BadInput: the user's code failed.
@@ -65,7 +88,9 @@ def users_code(target: str, argument: str = "the claim") -> Iterator[None]:
         if line is None and not isinstance(error, SystemExit):
             raise  # not the user's mistake
         where = f" (line {line})" if line else ""
-        raise BadInput(argument, target, "Python code that runs", f"{type(error).__name__}: {error}{where}") from None
+        advice = f"; {remedy}" if remedy and isinstance(error, AttributeError | TypeError) else ""
+        told = f"{type(error).__name__}: {error}{where}{advice}"
+        raise BadInput(argument, target, "Python code that runs", told) from None
 
 
 def _line_in(file: str, error: BaseException) -> int | None:
@@ -118,14 +143,10 @@ def _load(path: Path) -> ModuleType:
 
 
 def _claim_of(module: ModuleType, path: str, name: str) -> Claim:
-    objects = vars(module)
-    if name not in objects:
-        known = [key for key, value in objects.items() if isinstance(value, Claim | Term) or _is_own(value, module)]
-        raise UnknownName(f"object of {path}", name, known)
-    value: Any = objects[name]
+    value = _object_of(module, path, name)
     if isinstance(value, Claim):
         return value
-    if callable(value) and _takes_nothing(value):
+    if callable(value) and not isinstance(value, BlackBox) and _takes_nothing(value):
         value = value()
         if not isinstance(value, Claim):
             raise BadInput(f"{path}:{name}()", value, "a Claim", "or let it take (m, x) and return a term")
@@ -135,6 +156,15 @@ def _claim_of(module: ModuleType, path: str, name: str) -> Claim:
         formula: Any = value
         return Claim(name, formula, "<=", log_evidence, statement=statement, source=path)
     raise BadInput(f"{path}:{name}", value, "a Claim, or a formula: a function of (m, x)")
+
+
+def _object_of(module: ModuleType, path: str, name: str) -> Any:
+    objects = vars(module)
+    if name not in objects:
+        kinds = Claim | Term | BlackBox
+        known = [key for key, value in objects.items() if isinstance(value, kinds) or _is_own(value, module)]
+        raise UnknownName(f"object of {path}", name, known)
+    return objects[name]
 
 
 def _takes_nothing(function: Callable[..., Any]) -> bool:
@@ -148,4 +178,4 @@ def _is_own(value: object, module: ModuleType) -> bool:
     return inspect.isfunction(value) and value.__module__ == module.__name__
 
 
-__all__ = ["find_claim", "roles_of", "users_code"]
+__all__ = ["find_claim", "find_objectives", "roles_of", "users_code"]

@@ -133,9 +133,16 @@ class BlackBox:
         """True if it is about models with these numbers of states."""
         return all(sizes.get(space) == count for space, count in self.states.items())
 
+    @property
+    def trust(self) -> str:
+        """The error that its numbers are granted, in words."""
+        if self.error is not None:
+            return f"within {self.error:g} nats, as declared"
+        return f"within {DEFAULT_ERROR:g} * max(1, |number|) nats (no error= is declared)"
+
     def where(self) -> tuple[str, str]:
         """The file and the name of the function, as far as they are known."""
-        function = _innermost(self.function)
+        function = innermost(self.function)
         code = getattr(function, "__code__", None)
         return (code.co_filename if code is not None else "", getattr(function, "__qualname__", self.name))
 
@@ -148,13 +155,9 @@ class BlackBox:
             BadInput: a model of another kind than the callable takes, or without a table that it reads.
             ObjectiveFailed: the callable raises, returns what is no number, or another number at a second call.
         """
-        given = self._given(model, x)
-        first, second = (self._number(given, model, x) for _ in range(2))
-        if abs(first.value - second.value) > max(first.error, second.error):
-            what = f"returned {first.value!r}, and {second.value!r} when it was called again,"
-            remedy = "seed its generator anew in every call, with many draws, or declare a larger error="
-            raise ObjectiveFailed(self.name, "unsteady", what, model, x, remedy)
-        return first
+        value = self._number(self._given(model, x), model, x)
+        self._require_steady(value.value, self._number(self._given(model, x), model, x), model, x)
+        return value
 
     def values(
         self,
@@ -176,22 +179,32 @@ class BlackBox:
         """
         count = len(tables["prior"])
         out = np.full(count, np.nan)
+
+        def alone(i: int) -> Approximate:
+            if self.takes == "model":
+                return self._number(model(i), None, x)
+            here = slice(i, i + 1) if self.batched else i
+            return self._number(Tables(self._as({role: table[here] for role, table in tables.items()})), None, x)
+
+        together: ObjectiveFailed | None = None
         if self.batched:
             try:
                 numbers = np.array([each.value for each in self._numbers(Tables(self._as(tables)), x, count)])
-                numbers[~np.isfinite(numbers)] = np.nan
-                return numbers
-            except ObjectiveFailed:
-                pass  # one model at a time will tell which
+                self._require_steady(float(numbers[0]), alone(0), None, x)
+                return np.where(np.isfinite(numbers), numbers, np.nan)
+            except ObjectiveFailed as failure:
+                together = failure  # one model at a time will tell which
         for i in range(count):
-            here = slice(i, i + 1) if self.batched else i
             try:
-                given = model(i) if self.takes == "model" else Tables(self._as({k: v[here] for k, v in tables.items()}))
-                number = self._number(given, None, x).value
+                number = alone(i)
+                if i == 0:
+                    self._require_steady(number.value, alone(0), None, x)
+                out[i] = number.value if math.isfinite(number.value) else np.nan
             except ObjectiveFailed as failure:
                 failed(failure.on(model(i)))
-                continue
-            out[i] = number if math.isfinite(number) else np.nan
+                together = None
+        if together is not None:  # it fails for many models although not for any of them
+            failed(together.on(model(0)))
         return out
 
     def _given(self, model: Any, x: Any) -> Any:
@@ -209,6 +222,12 @@ class BlackBox:
         names = dict.fromkeys(("prior", "likelihood", *model.roles))
         tables = {role: _floats(model, role) for role in names}
         return Tables(self._as({role: table[None] if self.batched else table for role, table in tables.items()}))
+
+    def _require_steady(self, first: float, again: Approximate, model: Any = None, x: Any = 0) -> None:
+        if abs(first - again.value) > again.error:
+            what = f"returned {first!r}, and {again.value!r} when it was called again,"
+            remedy = "seed its generator anew in every call, or declare a larger error="
+            raise ObjectiveFailed(self.name, "unsteady", what, model, x, remedy)
 
     def _as(self, tables: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Copies, so that a callable that works in place changes nobody's model."""
@@ -355,14 +374,15 @@ def _place(error: BaseException, file: str) -> str:
     return f" (line {lines[-1]} of {Path(file).name})" if lines else ""
 
 
-def _innermost(function: Any) -> Any:
+def innermost(function: Any) -> Any:
+    """The function inside of functools.partial."""
     while hasattr(function, "func"):
         function = function.func
     return function
 
 
 def _name_of(function: Any) -> str:
-    name = getattr(_innermost(function), "__name__", type(function).__name__)
+    name = getattr(innermost(function), "__name__", type(function).__name__)
     keywords = getattr(function, "keywords", None)
     if isinstance(function, partial) and keywords:
         return f"{name}({', '.join(f'{key}={value}' for key, value in keywords.items())})"

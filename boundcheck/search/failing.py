@@ -18,7 +18,7 @@ from boundcheck.errors import BoundcheckError, ObjectiveFailed
 from boundcheck.models.finite import FiniteModel
 from boundcheck.search.reduce import rows_of, smaller_models
 
-_DENOMINATORS = (1, 2, 3, 4, 5, 6, 8, 10, 100, 1000)
+_DENOMINATORS = (*range(1, 13), 16, 20, 25, 32, 50, 100, 1000)
 
 
 @contextmanager
@@ -60,6 +60,10 @@ def shrunk(claim: Claim, failure: ObjectiveFailed) -> ObjectiveFailed:
         found = again
         return True
 
+    for smaller in _with_fewer_tables(model):
+        if fails(smaller, x):
+            model = smaller
+            break
     if x and fails(swapped := _observation_first(model, x), 0):
         model, x = swapped, 0
     if x == 0:
@@ -77,6 +81,17 @@ def failing(claim: Claim, model: FiniteModel, x: int) -> ObjectiveFailed | None:
     except BoundcheckError:
         pass
     return None
+
+
+def _with_fewer_tables(model: FiniteModel) -> Iterator[FiniteModel]:
+    """Models without tables that an objective may not read, those with the fewest tables first."""
+    rows = rows_of(model)
+    drops = [("encoder", "corruption", "auxiliary"), ("corruption", "auxiliary"), ("auxiliary",)]
+    for drop in drops:
+        kept = {role: table for role, table in rows.items() if role not in drop}
+        fits = "corruption" in kept or "encoder" not in kept or len(kept["encoder"]) == model.sizes["x"]
+        if len(kept) < len(rows) and fits:
+            yield _model(kept)
 
 
 def _observation_first(model: FiniteModel, x: int) -> FiniteModel:

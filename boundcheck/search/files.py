@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from boundcheck.errors import BadInput
+
+REMEDY = "restore the file as boundcheck wrote it"
+"""What to do about a file that was edited by hand into nonsense."""
 
 
 @contextmanager
@@ -57,4 +61,17 @@ def write_text(path: str | Path, text: str, argument: str = "the file") -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-__all__ = ["write_text", "written_whole"]
+def require_fields(what: str, data: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    """Refuse an object that has other fields than these.
+
+    Raises:
+        BadInput: a field that is missing or unknown; the message names it.
+    """
+    missing = [field for field in fields if field not in data]
+    unknown = [str(field) for field in data if field not in fields]
+    if missing or unknown:
+        given = f"without {missing[0]}" if missing else unknown[0]
+        raise BadInput(what, given, f"the fields {', '.join(fields)}", REMEDY)
+
+
+__all__ = ["REMEDY", "require_fields", "write_text", "written_whole"]

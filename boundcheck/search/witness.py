@@ -1,13 +1,14 @@
 """Counterexamples as files: a claim, a model and an observation, all of it exact, decided again whenever it is read.
 
 A file holds the claim's formulas themselves, so it can be replayed where the claim is not in any catalogue. What the
-file says of the verdict is a record and nothing more: `Witness.replay` computes it anew.
+file says of the verdict is a record and nothing more: `Witness.replay` computes it anew. A black box cannot be held in
+a file: the file names it, and whoever replays it gives the callable. No file makes boundcheck run code by itself.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +16,22 @@ from typing import TYPE_CHECKING, Any
 from boundcheck.claims.check import ModelCheck, check
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict
+from boundcheck.claims.spaces import Side
 from boundcheck.errors import BadInput, BoundcheckError
+from boundcheck.evaluators.black_box import BlackBox
 from boundcheck.language import from_json, to_json
-from boundcheck.language.terms import Term
 from boundcheck.models.finite import FiniteModel
-from boundcheck.search.files import write_text
+from boundcheck.search.black_boxes import BLACK_BOX, Absent, Objective, box_json, given, read_box
+from boundcheck.search.files import REMEDY, require_fields, write_text
 
 if TYPE_CHECKING:
     from boundcheck.evaluators.lognumber import LogNumber
 
 FORMAT = "boundcheck-witness/1"
+FORMAT_WITH_BLACK_BOXES = "boundcheck-witness/2"
+"""The same, but a side may be {"black box": {...}}: its name, file and settings."""
 
 _CLAIM_FIELDS = ("name", "lhs", "rhs", "relation", "statement", "source", "covering")
-_REMEDY = "restore the file as boundcheck wrote it"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Witness:
 
     Raises:
         BadInput: an observation that the model does not have, or of which the claim says nothing; a recorded verdict
-            that is no certified violation.
+            that is no certified violation (of a black box: no violation).
 
     >>> from boundcheck.catalogue import find
     >>> from boundcheck.claims import check_model
@@ -68,10 +72,11 @@ class Witness:
             expected += " whose encoder q(z|x) covers the posterior" if self.claim.covering else ""
             raise BadInput("x", self.x, expected, f"{self.claim.name} says nothing about this one")
         guarantee = self.recorded.get("guarantee")
-        certified = (Guarantee.EXACT.value, Guarantee.CERTIFIED.value)
-        if self.recorded.get("verdict") != Outcome.VIOLATED.value or guarantee not in certified:
+        numerical = bool(self.claim.black_boxes)
+        if self.recorded.get("verdict") != Outcome.VIOLATED.value or guarantee not in _kept(numerical):
             what = f"{self.recorded.get('verdict')} ({guarantee})"
-            raise BadInput("the recorded verdict", what, "violated (exact) or violated (certified)", _REMEDY)
+            expected = " or ".join(f"violated ({kept})" for kept in _kept(numerical))
+            raise BadInput("the recorded verdict", what, expected, REMEDY)
 
     @classmethod
     def of(cls, found: ModelCheck) -> Witness:
@@ -86,32 +91,43 @@ class Witness:
         """Decide the claim anew; the recorded verdict plays no part in it.
 
         Raises:
-            BadInput: a table that the claim needs and the model lacks.
+            BadInput: a table that the claim needs and the model lacks; a black box that was not given.
             CannotCompute: no evaluator can compute a side of the claim.
+            ObjectiveFailed: a black box that gives no number on the model.
         """
+        for absent in self.absent:
+            expected = "the callable itself, which no file can hold"
+            remedy = f"boundcheck replay WITNESS --objective {absent.where}, or load_witness(path, [{absent.object}])"
+            raise BadInput("the black box", absent.name, expected, remedy)
         return check(self.claim, self.model, self.x)
 
+    @property
+    def absent(self) -> tuple[Absent, ...]:
+        """The callables that the file names and nobody gave: what keeps the witness from being replayed."""
+        return tuple(box.function for box in self.claim.black_boxes if isinstance(box.function, Absent))
+
     def is_as_recorded(self, verdict: Verdict) -> bool:
-        """True if a new verdict agrees with the record, in the exact values too."""
+        """True if a new verdict agrees with the record: in exact values exactly, in a black box's within its error."""
         new = verdict.to_json()
         return all(new[key] == self.recorded.get(key) for key in ("verdict", "guarantee", "relation")) and all(
-            _exact(new[side]) == _exact(self.recorded.get(side)) for side in ("lhs", "rhs")
+            _exact(new[side]) == _exact(self.recorded.get(side)) and _close(new[side], self.recorded.get(side))
+            for side in ("lhs", "rhs")
         )
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, exact; `from_json` reads it back."""
-        lhs, rhs = self.claim.terms
+        lhs, rhs = self.claim.sides
         claim = {
             "name": self.claim.name,
-            "lhs": to_json(lhs),
-            "rhs": to_json(rhs),
+            "lhs": box_json(lhs) if isinstance(lhs, BlackBox) else to_json(lhs),
+            "rhs": box_json(rhs) if isinstance(rhs, BlackBox) else to_json(rhs),
             "relation": self.claim.relation,
             "statement": self.claim.statement,
             "source": self.claim.source,
             "covering": self.claim.covering,
         }
         return {
-            "format": FORMAT,
+            "format": FORMAT_WITH_BLACK_BOXES if self.claim.black_boxes else FORMAT,
             "claim": claim,
             "model": self.model.to_json(),
             "x": self.x,
@@ -119,21 +135,28 @@ class Witness:
         }
 
     @classmethod
-    def from_json(cls, data: object) -> Witness:
+    def from_json(cls, data: object, objectives: Sequence[Objective] = ()) -> Witness:
         """The witness of a JSON object, every part of it checked.
+
+        Args:
+            data: the object.
+            objectives: the callables of the black boxes that it names, found by their names.
 
         Raises:
             BadInput: if the object is no witness of this format; the message names the field.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            given = data.get("format") if isinstance(data, Mapping) else data
-            raise BadInput("the format of the witness", given, repr(FORMAT), _REMEDY)
+        form = data.get("format") if isinstance(data, Mapping) else data
+        if not isinstance(data, Mapping) or form not in (FORMAT, FORMAT_WITH_BLACK_BOXES):
+            raise BadInput("the format of the witness", form, f"{FORMAT!r} or {FORMAT_WITH_BLACK_BOXES!r}", REMEDY)
         fields = ("format", "claim", "model", "x", "verdict")
-        _require_fields("the witness", data, fields)
+        require_fields("the witness", data, fields)
         verdict = data["verdict"]
         if not isinstance(verdict, Mapping):
-            raise BadInput("verdict", verdict, "an object", _REMEDY)
-        return cls(_read_claim(data["claim"]), FiniteModel.from_json(data["model"]), data["x"], dict(verdict))
+            raise BadInput("verdict", verdict, "an object", REMEDY)
+        claim = _read_claim(data["claim"], form == FORMAT_WITH_BLACK_BOXES, objectives)
+        if (form == FORMAT_WITH_BLACK_BOXES) != bool(claim.black_boxes):
+            raise BadInput("the format of the witness", form, f"{FORMAT!r} for a claim of formulas", REMEDY)
+        return cls(claim, FiniteModel.from_json(data["model"]), data["x"], dict(verdict))
 
     def save(self, path: str | Path) -> None:
         """Write the witness as a JSON file, whole or not at all.
@@ -144,11 +167,17 @@ class Witness:
         write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", "the witness file")
 
 
-def load_witness(path: str | Path) -> Witness:
+def load_witness(path: str | Path, objectives: Sequence[Objective] = ()) -> Witness:
     """A saved counterexample.
 
+    Args:
+        path: the file.
+        objectives: the callables of the black boxes that the file names, found by their names; a single one is taken
+            for a single black box whatever its name. A function of a module that is loaded already is found by itself.
+
     Raises:
-        BadInput: a file that is missing, empty, not JSON, or no witness; the message names the file.
+        BadInput: a file that is missing, empty, not JSON, or no witness; an objective that it does not name. The
+            message names the file.
 
     >>> load_witness("no-such-file.json")
     Traceback (most recent call last):
@@ -169,7 +198,7 @@ def load_witness(path: str | Path) -> Witness:
     except (ValueError, RecursionError) as error:
         raise BadInput(name, str(path), "valid JSON", str(error)) from None
     try:
-        return Witness.from_json(data)
+        return Witness.from_json(data, objectives)
     except BoundcheckError as error:
         raise BadInput(name, str(path), "a saved counterexample", str(error)) from None
 
@@ -188,39 +217,61 @@ def _exact(value: object) -> LogNumber | None:
         return None
 
 
-def _require_fields(what: str, data: Mapping[str, Any], fields: tuple[str, ...]) -> None:
-    missing = [field for field in fields if field not in data]
-    unknown = [str(field) for field in data if field not in fields]
-    if missing or unknown:
-        given = f"without {missing[0]}" if missing else unknown[0]
-        raise BadInput(what, given, f"the fields {', '.join(fields)}", _REMEDY)
-
-
-def _read_claim(data: object) -> Claim:
+def _read_claim(data: object, black_boxes: bool, objectives: Sequence[Objective]) -> Claim:
     if not isinstance(data, Mapping):
-        raise BadInput("claim", data, "an object", _REMEDY)
-    _require_fields("the claim", data, _CLAIM_FIELDS)
+        raise BadInput("claim", data, "an object", REMEDY)
+    require_fields("the claim", data, _CLAIM_FIELDS)
     for field in ("name", "statement", "source"):
         if not isinstance(data[field], str):
-            raise BadInput(f"claim.{field}", data[field], "text", _REMEDY)
+            raise BadInput(f"claim.{field}", data[field], "text", REMEDY)
     if not isinstance(data["covering"], bool):
-        raise BadInput("claim.covering", data["covering"], "true or false", _REMEDY)
+        raise BadInput("claim.covering", data["covering"], "true or false", REMEDY)
+    sides = [_read_side(side, data[side], black_boxes) for side in ("lhs", "rhs")]
+    lhs, rhs = given(sides, objectives)
     return Claim(
         data["name"],
-        _read_side("lhs", data["lhs"]),
+        lhs,
         data["relation"],
-        _read_side("rhs", data["rhs"]),
+        rhs,
         statement=data["statement"],
         source=data["source"],
         covering=data["covering"],
     )
 
 
-def _read_side(side: str, data: object) -> Term:
+def _read_side(side: str, data: object, black_boxes: bool) -> Side:
+    if black_boxes and isinstance(data, Mapping) and BLACK_BOX in data:
+        return read_box(f"claim.{side}", data[BLACK_BOX])
     try:
         return from_json(data)
     except BoundcheckError as error:
         raise BadInput(f"claim.{side}", data, "a formula", str(error)) from None
 
 
-__all__ = ["FORMAT", "Witness", "load_witness"]
+def keepable(found: ModelCheck) -> bool:
+    """True if what a check found is a counterexample that a file can hold."""
+    guarantee = found.verdict.guarantee.value if found.verdict.guarantee else ""
+    violated = found.verdict.outcome is Outcome.VIOLATED and guarantee in _kept(bool(found.claim.black_boxes))
+    return violated and isinstance(found.model, FiniteModel)
+
+
+def _kept(black_boxes: bool) -> tuple[str, ...]:
+    """The guarantees of a violation that makes a witness."""
+    certified = (Guarantee.EXACT.value, Guarantee.CERTIFIED.value)
+    return (Guarantee.NUMERICAL.value,) if black_boxes else certified
+
+
+def _close(new: object, recorded: object) -> bool:
+    """False if two floats, as values record them, differ by more than their errors."""
+    if not isinstance(new, Mapping) or new.get("kind") != "approximate":
+        return True
+    if not isinstance(recorded, Mapping):
+        return False
+    try:
+        difference = float(new["float"]) - float(recorded["float"])
+        return abs(difference) <= float(new["error"]) + float(recorded["error"])
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+__all__ = ["FORMAT", "FORMAT_WITH_BLACK_BOXES", "Witness", "keepable", "load_witness"]
