@@ -22,6 +22,7 @@ from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.claims.family import cases
 from boundcheck.claims.gap import always_at_most, nonnegative_by_form
+from boundcheck.claims.gap_divergence import at_most_as_averages, equal_as_averages
 from boundcheck.claims.symbolic import prove_gap
 from boundcheck.errors import BadInput, UndefinedValue
 from boundcheck.evaluators.strongest import Model
@@ -271,6 +272,10 @@ def proved_by_form(claim: Claim) -> str:
         return f"lhs <= rhs by the form of the two sides, for {scope}"
     if claim.relation == "<=" and nonnegative_by_form(rhs_minus(claim)):
         return f"rhs - lhs is a sum of non-negative terms by its form, for {scope}"
+    if claim.relation == "<=" and at_most_as_averages(lhs, rhs):
+        return f"rhs - lhs, under common draws, is a sum of non-negative terms by its form, for {scope}"
+    if claim.relation == "==" and equal_as_averages(lhs, rhs):
+        return f"both sides are the same sum of averages, for {scope}"
     return ""
 
 
