@@ -207,7 +207,8 @@ class FusedBlock(Sequence["FusedExample"]):
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> FusedExample:  # type: ignore[override]
-        return FusedExample(self.weights, self.pixels[index], self.mean[index], self.scale[index])
+        with torch.no_grad():
+            return FusedExample(self.weights, self.pixels[index], self.mean[index], self.scale[index])
 
 
 class FusedExample:
@@ -238,7 +239,8 @@ class FusedExample:
 
     def __call__(self, noise: Tensor) -> Tensor:
         """Log w for each row of noise, in chunks that fit the cache."""
-        chunks = [self._chunk(rows) for rows in noise.split(CHUNK)]
+        with torch.no_grad():
+            chunks = [self._chunk(rows) for rows in noise.split(CHUNK)]
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
     def _chunk(self, noise: Tensor) -> Tensor:
