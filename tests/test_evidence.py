@@ -39,7 +39,7 @@ from boundcheck.evidence import (
     render,
 )
 from boundcheck.evidence.card import UpperBound
-from boundcheck.evidence.engine import CurvePoint, IwaeCurve, _Groups, discrete_upper_bound
+from boundcheck.evidence.engine import CurvePoint, IwaeCurve, discrete_upper_bound
 from boundcheck.language import E, exp, log
 from boundcheck.models.torch_model import TorchModel
 
@@ -80,19 +80,6 @@ def test_the_error_of_a_single_group_is_that_of_its_weights() -> None:
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.25)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 7, 10])
-def test_groups_do_not_depend_on_how_the_stream_is_cut(k: int) -> None:
-    weights = np.random.default_rng(0).normal(size=(30, 4)) * 3
-    whole = weights[: 30 // k * k].reshape(-1, k, 4)
-    expected = np.log(np.exp(whole).mean(1)).mean(0)
-    for cuts in ([], [1], [2, 3, 5, 29], list(range(1, 30))):
-        groups = _Groups(k, 4, torch.device("cpu"))
-        for block in np.split(weights, cuts):
-            groups.add(torch.tensor(block))
-        assert groups.moments.count == 30 // k
-        assert groups.moments.means().numpy() == pytest.approx(expected, rel=1e-12)
-
-
 @pytest.mark.parametrize("chunk", [5, 64, None])
 def test_with_the_exact_posterior_the_curve_is_flat_at_the_log_evidence(chunk: int | None) -> None:
     x = np.random.default_rng(1).normal(size=(6, 3))
@@ -117,18 +104,6 @@ def test_weights_that_are_all_zero_give_minus_infinity_and_no_samples() -> None:
     assert card.judgement is not None
     assert card.judgement.outcome is Outcome.UNDECIDED
     json.loads(json.dumps(card.to_json(), allow_nan=False))
-
-
-def test_log_weights_are_streamed_in_order_and_repeat() -> None:
-    x = torch.zeros(10, dtype=torch.long)
-    runs = [[(where, block) for where, block in log_weights(FINITE_TORCH, x, 9, seed=3, chunk=4)] for _ in range(2)]
-    assert all(torch.equal(a[1], b[1]) for a, b in zip(*runs, strict=True))
-    seen = {}
-    for where, block in runs[0]:
-        assert block.dtype == torch.float64
-        assert block.numel() <= 4
-        seen[where.start] = seen.get(where.start, 0) + block.shape[0]
-    assert seen == {0: 9, 4: 9, 8: 9}
 
 
 @pytest.mark.parametrize("ks", [(), (0,), (1.5,), (True, 2)])

@@ -66,6 +66,12 @@ def joined(states: Sequence[State]) -> dict[str, NDArray]:
     }
 
 
+def _log_add(a: NDArray, b: NDArray) -> NDArray:
+    """log(e^a + e^b); NaN, which marks an example that failed, stays NaN without a warning."""
+    with np.errstate(invalid="ignore"):
+        return np.logaddexp(a, b)
+
+
 # --- IWAE_k ---
 
 
@@ -200,10 +206,10 @@ class _Segment:
             raise BadInput("spans", (self.stop, other.start), "consecutive spans of draws, in order")
         k, start, stop = self.k, self.start, other.stop
         if stop < self.boundary:  # all of it lies inside one group
-            return _Segment(k, start, stop, 0, np.logaddexp(self.head, other.head), *_rest(other))
+            return _Segment(k, start, stop, 0, _log_add(self.head, other.head), *_rest(other))
         if self.stop < self.boundary:  # the first group begins in the other
-            return _Segment(k, start, stop, other.count, np.logaddexp(self.head, other.head), *_rest(other))
-        straddling = np.logaddexp(self.tail, other.head)
+            return _Segment(k, start, stop, other.count, _log_add(self.head, other.head), *_rest(other))
+        straddling = _log_add(self.tail, other.head)
         if stop < other.boundary:  # the group that straddles them does not end here
             return _Segment(k, start, stop, self.count, self.head, straddling, *_rest(self)[1:])
         count, moments = self.count, (self.mean, self.squares, self.infinite)
@@ -254,8 +260,8 @@ class WeightSums:
 
     def add(self, log_weights: Tensor) -> None:
         self.count += log_weights.shape[0]
-        self.log_sum = np.logaddexp(self.log_sum, log_weights.logsumexp(0).cpu().numpy())
-        self.log_sum_squares = np.logaddexp(self.log_sum_squares, (2 * log_weights).logsumexp(0).cpu().numpy())
+        self.log_sum = _log_add(self.log_sum, log_weights.logsumexp(0).cpu().numpy())
+        self.log_sum_squares = _log_add(self.log_sum_squares, (2 * log_weights).logsumexp(0).cpu().numpy())
 
     def log_mean(self) -> NDArray[np.float64]:
         """log mean w, in nats: one group of all draws."""
@@ -278,8 +284,8 @@ class WeightSums:
         made = cls(len(states[0]["log_sum"]))
         made.count = sum(int(state["_count"]) for state in states)
         for state in states:
-            made.log_sum = np.logaddexp(made.log_sum, state["log_sum"])
-            made.log_sum_squares = np.logaddexp(made.log_sum_squares, state["log_sum_squares"])
+            made.log_sum = _log_add(made.log_sum, state["log_sum"])
+            made.log_sum_squares = _log_add(made.log_sum_squares, state["log_sum_squares"])
         return made
 
 

@@ -1,30 +1,36 @@
 """The log-weights of a trained model, streamed once, and all that a single stream of them tells.
 
-log w(z) = log p(x,z) - log q(z|x) for z ~ q(.|x). K weights in disjoint groups estimate every IWAE_k without bias;
-their first two moments give the effective sample size. Nothing is kept but one number per example and group, so
-K = 5000 needs no more memory than K = 50.
+log w(z) = log p(x,z) - log q(z|x) for z ~ q(.|x). Work is cut into items that depend on nothing but the job itself;
+items go over threads, processes and interruptions, each leaves a small state, and states merge in order. So K = 500,000
+needs no more memory than K = 50, and whoever computes an item gets the same numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.catalogue.objectives import elbo
 from boundcheck.errors import BadInput, require
 from boundcheck.evaluators.averages import DatasetMean, over_examples
-from boundcheck.evaluators.monte_carlo import Moments, prepare
 from boundcheck.evaluators.values import Bias, Sampled
+from boundcheck.evidence.accumulators import Accumulator, IwaeGroups, Maker, Tail, WeightSums, joined, tail_size
+from boundcheck.evidence.probe import bfloat16_error, probe
+from boundcheck.evidence.resources import default_chunk, has_bfloat16_units, torch_threads, usable_cores
+from boundcheck.evidence.streams import Item, Layout, Purpose, checked_seed
+from boundcheck.evidence.weights import Weigher, unvalidated
 from boundcheck.models.torch_model import TorchModel, random_state, support_is_discrete
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from boundcheck.evidence.fused import FusedWeights
 else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
@@ -34,35 +40,67 @@ KS = (1, 5, 50, 500, 5000)
 _ENOUGH_GROUPS = 10
 
 
-def log_weights(
-    model: object, x: Any, k: int, *, seed: int = 0, chunk: int | None = None
-) -> Iterator[tuple[slice, Tensor]]:
-    """log w = log p(x,z) - log q(z|x) for k independent draws at each example, in nats, as a stream.
+@dataclass(frozen=True)
+class WeightRun:
+    """What one pass over the log-weights of every example tells; arrays have examples on their last axis, in nats.
 
-    Args:
-        model: a `TorchModel` or an object with its functions.
-        x: observations of shape (examples, *event).
+    Attributes:
         k: draws for each example.
-        seed: of all draws.
-        chunk: the most points handed to the model at once.
-
-    Yields:
-        Which examples, and a float64 tensor of shape (draws, examples). All draws of some examples come before those
-        of the next ones.
-
-    Raises:
-        BadInput: as `boundcheck.evaluators.monte_carlo.evaluate`.
-
-    >>> from torch.distributions import Normal
-    >>> model = TorchModel(
-    ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.5**0.5), decoder=lambda z: Normal(z, 1.0)
-    ... )
-    >>> [(where, tuple(block.shape)) for where, block in log_weights(model, [0.0, 1.0], 5)]
-    [(slice(0, 2, None), (5, 2))]
+        ks: sizes of the groups whose log-means were averaged.
+        groups: disjoint groups for each of them.
+        iwae: the estimates of IWAE_k, of shape (ks, examples); each is unbiased. NaN for examples that failed.
+        iwae_errors: their standard errors, from the spread over groups; for a single group by the delta method,
+            sd(w) / (mean(w) sqrt(k)), an approximation that is too small where few draws carry all the weight.
+        log_mean_weight: log (1/K) sum w: one group of all draws.
+        effective_sample_sizes: (sum w)^2 / sum w^2, between 1 and K; 0 if all weights are zero.
+        tail: the largest log-weights in descending order, of shape (m, examples).
+        failed: why an example has no result, by its number; all others were evaluated.
+        rounding: an estimate of the error of the model's own floating-point arithmetic.
+        notes: what the reader of a card should know, such as a chunk that had to be halved.
+        accumulators: whatever else was asked to be kept, by name, of all examples.
+        settings: the numbers and the machine that the run was made with.
     """
-    for block in prepare(elbo, model, x, n=k, seed=seed, chunk=chunk):
-        for values in block:
-            yield slice(block.start, block.start + block.size), values
+
+    k: int
+    ks: tuple[int, ...]
+    groups: tuple[int, ...]
+    iwae: NDArray[np.float64]
+    iwae_errors: NDArray[np.float64]
+    log_mean_weight: NDArray[np.float64]
+    effective_sample_sizes: NDArray[np.float64]
+    tail: NDArray[np.float64]
+    failed: dict[int, str]
+    rounding: float
+    notes: list[str]
+    accumulators: dict[str, Accumulator] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> NDArray[np.intp]:
+        """The numbers of the examples that have a result."""
+        everyone = np.arange(len(self.log_mean_weight))
+        return everyone[~np.isin(everyone, list(self.failed))]
+
+    def estimates(self, k: int) -> tuple[Sampled, ...]:
+        """IWAE_k at each example that was evaluated.
+
+        Raises:
+            BadInput: a k that was not asked for.
+        """
+        if k not in self.ks:
+            raise BadInput("k", k, f"one of {self.ks}")
+        row = self.ks.index(k)
+        pairs = zip(self.iwae[row, self.evaluated], self.iwae_errors[row, self.evaluated], strict=True)
+        return tuple(Sampled(float(mean), float(error), Bias.NONE, self.groups[row]) for mean, error in pairs)
+
+    @property
+    def curve(self) -> IwaeCurve:
+        """IWAE_k against k over the examples that were evaluated."""
+        points = tuple(
+            CurvePoint(k, count, "groups" if count > 1 else "weights", self.estimates(k))
+            for k, count in zip(self.ks, self.groups, strict=True)
+        )
+        return IwaeCurve(points, self.effective_sample_sizes[self.evaluated], self.rounding)
 
 
 @dataclass(frozen=True)
@@ -134,30 +172,338 @@ def _student_limit(point: CurvePoint, alpha: float) -> float:
     return point.mean.mean - float(stdtrit(freedom, 1 - alpha)) * point.mean.monte_carlo_error
 
 
-class _Groups:
-    """log mean w over disjoint groups of k consecutive draws, online, for some examples."""
+class Job:
+    """A pass over the log-weights of a model at some examples, prepared and checked but not yet begun.
 
-    def __init__(self, k: int, examples: int, device: torch.device) -> None:
-        self.k, self.filled = k, 0
-        self.partial = torch.full((examples,), -math.inf, dtype=torch.float64, device=device)
-        self.moments = Moments(examples, device)
+    Arguments and errors are those of `run`.
+    """
 
-    def add(self, values: Tensor) -> None:
-        start, size = 0, values.shape[0]
-        while start < size:
-            whole = (size - start) // self.k if self.filled == 0 else 0
-            if whole:
-                block = values[start : start + whole * self.k].reshape(whole, self.k, -1)
-                self.moments.add(block.logsumexp(1) - math.log(self.k))
-                start += whole * self.k
-                continue
-            take = min(self.k - self.filled, size - start)
-            self.partial = torch.logaddexp(self.partial, values[start : start + take].logsumexp(0))
-            self.filled += take
-            start += take
-            if self.filled == self.k:
-                self.moments.add((self.partial - math.log(self.k)).unsqueeze(0))
-                self.partial, self.filled = torch.full_like(self.partial, -math.inf), 0
+    def __init__(
+        self,
+        model: object,
+        x: Any,
+        ks: Sequence[int] = KS,
+        *,
+        k: int | None = None,
+        seed: int = 0,
+        chunk: int | None = None,
+        threads: int | None = None,
+        dtype: str | None = None,
+        fused: str = "auto",
+        accumulators: Mapping[str, Maker] | None = None,
+        purpose: Purpose = Purpose.WEIGHTS,
+    ) -> None:
+        self.ks = _checked_ks(ks)
+        self.k = self.ks[-1] if k is None else _checked_count("k", k)
+        if self.k < self.ks[-1]:
+            raise BadInput("k", self.k, f"at least {self.ks[-1]}, the largest of ks")
+        for name, value in (("chunk", chunk), ("threads", threads)):
+            if value is not None:
+                _checked_count(name, value)
+        if fused not in ("auto", "off"):
+            raise BadInput("fused", fused, "'auto' or 'off'")
+        self.seed, self.purpose = checked_seed(seed), purpose
+        self.model = TorchModel.wrap(model)
+        self.x = self.model.data(x)
+        device = self.x.device
+        self.dtype = _checked_dtype(dtype, device)
+        self.threads = threads or (usable_cores() if device.type == "cpu" else 1)
+        self.probe = probe(self.model, self.x, self.seed)
+        self.notes: list[str] = []
+        self.rounding = 0.0
+        if self.dtype is not None:
+            mean, most = bfloat16_error(self.model, self.x, self.seed)
+            self.rounding = most
+            self.notes.append(f"bfloat16 moves log p(x|z) by {mean:.2g} nats on average, {most:.2g} at most")
+        self.layout = Layout.of(len(self.x), self.k, self.x[0].numel())
+        self.chunk = chunk or default_chunk(
+            self.x[0].numel() + self.probe.latent, self.x.element_size(), device, self.threads
+        )
+        self.makers: dict[str, Maker] = {
+            "iwae": IwaeGroups.maker(self.ks),
+            "sums": WeightSums,
+            "tail": Tail.maker(tail_size(self.k)),
+            **(accumulators or {}),
+        }
+        likelihood, weights = (None, None) if fused == "off" or self.dtype else _fused(self.model, self.x)
+        self.fused = "weights" if weights is not None else "likelihood" if likelihood is not None else "no"
+        self.weigher = Weigher(
+            self.model,
+            self.x,
+            self.layout,
+            seed=self.seed,
+            purpose=purpose,
+            chunk=self.chunk,
+            dtype=self.dtype,
+            likelihood=likelihood,
+            observed=self.probe.observed,
+            fused=weights,
+        )
+
+    @property
+    def draws(self) -> int:
+        """Draws in all: what a progress bar counts."""
+        return self.k * len(self.x)
+
+    def item(self, item: Item) -> dict[str, NDArray]:
+        """The state that one item leaves: that of every accumulator, and which examples failed."""
+        weighed = self.weigher(item)
+        made = {}
+        with torch.inference_mode():
+            for name, maker in self.makers.items():
+                accumulator = maker(weighed.values.shape[1], item.samples.start)
+                accumulator.add(weighed.values)
+                made |= {f"{name}/{each}": array for each, array in accumulator.state().items()}
+        made[_FAILED] = np.array(sorted(weighed.failed), dtype=np.int64)
+        made[_REASONS] = np.array([weighed.failed[index] for index in sorted(weighed.failed)], dtype=np.str_)
+        made[_ROUNDING] = np.array(weighed.rounding)
+        return made
+
+    def compute(self, items: Sequence[Item]) -> Iterator[tuple[Item, dict[str, NDArray]]]:
+        """The states of some items, as they are finished, by as many threads as the job has."""
+        alone = self.threads == 1 or len(items) <= 1
+        with torch_threads(1 if self.x.device.type == "cpu" else torch.get_num_threads()), unvalidated():
+            if alone:
+                for item in items:
+                    yield item, self.item(item)
+                return
+            waiting, running = iter(items), dict[Future, Item]()
+            with ThreadPoolExecutor(min(self.threads, len(items)), "boundcheck") as pool:
+                try:
+                    while True:
+                        while len(running) < 2 * self.threads and (item := next(waiting, None)) is not None:
+                            running[pool.submit(self.item, item)] = item
+                        if not running:
+                            return
+                        for future in wait(running, return_when=FIRST_COMPLETED).done:
+                            yield running.pop(future), future.result()
+                finally:
+                    pool.shutdown(cancel_futures=True)
+
+
+_FAILED, _REASONS, _ROUNDING = "failed", "reasons", "rounding"
+
+
+class _Collected:
+    """States of items in whatever order, merged in the order of their spans, so that the result is always the same."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.kinds = {name: type(maker(1, 0)) for name, maker in job.makers.items()}
+        self.merged: dict[int, dict[str, dict[str, NDArray]]] = {}
+        self.next = dict.fromkeys(range(job.layout.blocks), 0)
+        self.waiting: dict[int, dict[str, dict[str, NDArray]]] = {}
+        self.failed: dict[int, str] = {}
+        self.rounding = job.rounding
+
+    def add(self, item: Item, state: Mapping[str, NDArray]) -> None:
+        """Take the state of an item."""
+        for index, why in zip(state[_FAILED].tolist(), state[_REASONS].tolist(), strict=True):
+            if index not in self.failed or why < self.failed[index]:  # the same reason, whoever comes first
+                self.failed[index] = why
+        self.rounding = max(self.rounding, float(state[_ROUNDING]))
+        parts: dict[str, dict[str, NDArray]] = {name: {} for name in self.kinds}
+        for key, array in state.items():
+            name, slash, each = key.partition("/")
+            if slash:
+                parts[name][each] = array
+        self.waiting[item.index] = parts
+        block, spans = item.block, self.job.layout.spans
+        while (index := block * spans + self.next[block]) in self.waiting and self.next[block] < spans:
+            ready = self.waiting.pop(index)
+            before = self.merged.get(block)
+            self.merged[block] = (
+                ready
+                if before is None
+                else {name: kind.merged([before[name], ready[name]]).state() for name, kind in self.kinds.items()}
+            )
+            self.next[block] += 1
+
+    def accumulators(self) -> dict[str, Accumulator]:
+        """Those of all examples."""
+        blocks = [self.merged[block] for block in range(self.job.layout.blocks)]
+        return {name: kind.merged([joined([block[name] for block in blocks])]) for name, kind in self.kinds.items()}
+
+
+def run(
+    model: object,
+    x: Any,
+    ks: Sequence[int] = KS,
+    *,
+    k: int | None = None,
+    seed: int = 0,
+    chunk: int | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
+    fused: str = "auto",
+    resume: str | None = None,
+    accumulators: Mapping[str, Maker] | None = None,
+    purpose: Purpose = Purpose.WEIGHTS,
+    progress: Callable[[int, int], None] | None = None,
+) -> WeightRun:
+    """Everything that one pass over K log-weights of each example tells, in memory that does not grow with K.
+
+    The draws of an example depend on the seed, the purpose and the example's number alone: chunk, threads, processes,
+    interruptions and the other examples change nothing (beyond rounding). The global random state of torch is left as
+    it was.
+
+    Args:
+        model: a `TorchModel` or an object with its functions, in evaluation mode.
+        x: observations of shape (examples, *event).
+        ks: sizes of groups: IWAE_k is estimated for each of them, without bias.
+        k: draws K for each example; by default the largest of ks.
+        seed: of all draws.
+        chunk: the most rows handed to the decoder at once; by default, what free memory and caches allow.
+        threads: Python threads, with one torch thread each; by default the processors that can be used.
+        dtype: "bfloat16" for the decoder's matrix products; what that changes is measured and noted.
+        fused: "auto" takes a faster way to the same numbers where there is one, "off" never does.
+        resume: a directory that keeps finished work: the same call goes on after an interruption.
+        accumulators: what else to keep, by name: see `boundcheck.evidence.accumulators`.
+        purpose: a stream of its own, for draws that must be independent of others with this seed.
+        progress: called with (done, of) in draws.
+
+    Raises:
+        BadInput: wrong arguments, data or laws, if they concern all examples; an example that fails on its own is
+            named in `WeightRun.failed`, and the others are evaluated.
+
+    >>> from torch.distributions import Normal
+    >>> model = TorchModel(
+    ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.5**0.5), decoder=lambda z: Normal(z, 1.0)
+    ... )
+    >>> result = run(model, [0.0, 1.0], ks=(1, 10))
+    >>> result.groups, result.iwae.round(4).tolist()
+    ((10, 1), [[-1.2655, -1.5155], [-1.2655, -1.5155]])
+    """
+    job = Job(
+        model,
+        x,
+        ks,
+        k=k,
+        seed=seed,
+        chunk=chunk,
+        threads=threads,
+        dtype=dtype,
+        fused=fused,
+        accumulators=accumulators,
+        purpose=purpose,
+    )
+    collected = _Collected(job)
+    done = 0
+    for item, state in job.compute(list(job.layout)):
+        collected.add(item, state)
+        done += item.rows
+        if progress is not None:
+            progress(done, job.draws)
+    return _result(job, collected)
+
+
+def _result(job: Job, collected: _Collected) -> WeightRun:
+    kept = collected.accumulators()
+    groups, sums, tail = kept.pop("iwae"), kept.pop("sums"), kept.pop("tail")
+    assert isinstance(groups, IwaeGroups) and isinstance(sums, WeightSums) and isinstance(tail, Tail)
+    failed = dict(sorted(collected.failed.items()))
+    if len(failed) == len(job.x):
+        first = next(iter(failed))
+        raise BadInput(f"x[{first}]", "no result", "log-weights that are numbers", failed[first])
+    means, errors, sizes = groups.means(), groups.errors(), sums.effective_sample_sizes()
+    for row, (size, count) in enumerate(zip(job.ks, groups.counts, strict=True)):
+        if count == 1 and job.k > 1:
+            # sd(w) / (mean(w) sqrt(k)), and ESS = n / (1 + cv^2) with the sample's cv
+            with np.errstate(divide="ignore", invalid="ignore"):
+                squares = np.maximum(job.k / sizes - 1, 0) * job.k / (job.k - 1) / size
+            errors[row] = np.where(np.isfinite(means[row]), np.sqrt(squares), math.nan)
+    for array in (means, errors, sizes, log_mean := sums.log_mean(), tail.largest):
+        array[..., list(failed)] = math.nan
+    return WeightRun(
+        k=job.k,
+        ks=job.ks,
+        groups=tuple(groups.counts),
+        iwae=means,
+        iwae_errors=errors,
+        log_mean_weight=log_mean,
+        effective_sample_sizes=sizes,
+        tail=tail.largest,
+        failed=failed,
+        rounding=collected.rounding,
+        notes=[*job.notes, *job.weigher.notes],
+        accumulators=kept,
+        settings={
+            "seed": job.seed,
+            "chunk": job.weigher.chunk,
+            "threads": job.threads,
+            "device": str(job.x.device),
+            "dtype": job.dtype or str(job.x.dtype).removeprefix("torch."),
+            "fused": job.fused,
+        },
+    )
+
+
+def _fused(model: TorchModel, x: Tensor) -> tuple[Callable[[Tensor, Tensor], Tensor] | None, FusedWeights | None]:
+    """Faster ways to the same log-weights, where the model has the form for them."""
+    from boundcheck.evidence.fused import likelihood_of, weights_of
+
+    return likelihood_of(model, x), weights_of(model, x)
+
+
+def _checked_count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(name, value, "an integer of at least 1")
+    return value
+
+
+def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    wanted = tuple(sorted(set(ks)))
+    if not wanted or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in wanted):
+        raise BadInput("ks", tuple(ks), "some integers of at least 1", "for example (1, 5, 50, 500, 5000)")
+    return wanted
+
+
+def _checked_dtype(dtype: str | None, device: torch.device) -> str | None:
+    if dtype is None:
+        return None
+    if dtype != "bfloat16":
+        raise BadInput("dtype", dtype, "'bfloat16', or None for the model's own type")
+    if not has_bfloat16_units(device):
+        remedy = "leave dtype out: emulation is many times slower than float32"
+        raise BadInput("dtype", dtype, f"a {device.type} that multiplies bfloat16 numbers itself", remedy)
+    return dtype
+
+
+# --- views of a run ---
+
+
+def log_weights(
+    model: object, x: Any, k: int, *, seed: int = 0, chunk: int | None = None, fused: str = "auto"
+) -> Iterator[tuple[slice, Tensor]]:
+    """log w = log p(x,z) - log q(z|x) for k independent draws at each example, in nats, as a stream.
+
+    Args:
+        model: a `TorchModel` or an object with its functions.
+        x: observations of shape (examples, *event).
+        k: draws for each example.
+        seed: of all draws.
+        chunk: the most rows handed to the decoder at once.
+        fused: as for `run`.
+
+    Yields:
+        Which examples, and a float64 tensor of shape (draws, examples), a column of NaN for an example that fails. All
+        draws of some examples come before those of the next ones.
+
+    Raises:
+        BadInput: as `run`.
+
+    >>> from torch.distributions import Normal
+    >>> model = TorchModel(
+    ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.5**0.5), decoder=lambda z: Normal(z, 1.0)
+    ... )
+    >>> [(where, tuple(block.shape)) for where, block in log_weights(model, [0.0, 1.0], 5)]
+    [(slice(0, 2, None), (5, 2))]
+    """
+    job = Job(model, x, (k,), seed=seed, chunk=chunk, fused=fused)
+    for item in job.layout:
+        with unvalidated():
+            weighed = job.weigher(item)
+        yield item.examples, weighed.values
 
 
 def iwae_curve(
@@ -179,11 +525,11 @@ def iwae_curve(
         x: observations of shape (examples, *event).
         ks: numbers of weights.
         seed: of all draws.
-        chunk: the most points handed to the model at once.
+        chunk: the most rows handed to the decoder at once.
         progress: called with the number of weights just computed.
 
     Raises:
-        BadInput: as `boundcheck.evaluators.monte_carlo.evaluate`, or no or bad ks.
+        BadInput: as `run`, or if any example fails.
 
     >>> from torch.distributions import Normal
     >>> model = TorchModel(
@@ -193,44 +539,18 @@ def iwae_curve(
     >>> [(point.k, point.groups, round(point.mean.mean, 4)) for point in curve.points]
     [(1, 10, -1.3905), (10, 1, -1.3905)]
     """
-    wanted = sorted(set(ks))
-    if not wanted or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in wanted):
-        raise BadInput("ks", tuple(ks), "some integers of at least 1", "for example (1, 5, 50, 500, 5000)")
-    most = wanted[-1]
-    job = prepare(elbo, model, x, n=most, seed=seed, chunk=chunk)
-    rows: list[list[Sampled]] = [[] for _ in wanted]
-    sizes: list[float] = []
-    for block in job:
-        groups = [_Groups(k, block.size, block.x.device) for k in wanted]
-        first = torch.full((block.size,), -math.inf, dtype=torch.float64, device=block.x.device)
-        second = first.clone()
-        for values in block:
-            with torch.inference_mode():
-                first = torch.logaddexp(first, values.logsumexp(0))
-                second = torch.logaddexp(second, (2 * values).logsumexp(0))
-                for group in groups:
-                    group.add(values)
-            if progress is not None:
-                progress(values.numel())
-        effective = torch.where(first == -math.inf, 0.0, (2 * first - second).exp())
-        sizes.extend(effective.tolist())
-        for row, group in zip(rows, groups, strict=True):
-            row.extend(_estimates(group, effective, most))
-    points = tuple(
-        CurvePoint(k, most // k, "groups" if most // k > 1 else "weights", tuple(row))
-        for k, row in zip(wanted, rows, strict=True)
-    )
-    return IwaeCurve(points, np.array(sizes), job.rounding)
+    before = 0
 
+    def report(done: int, of: int) -> None:
+        nonlocal before
+        if progress is not None:
+            progress(done - before)
+        before = done
 
-def _estimates(group: _Groups, effective: Tensor, draws: int) -> Iterator[Sampled]:
-    """Mean and standard error for each example; a single group's error comes from its weights."""
-    means, errors, count = group.moments.means(), group.moments.standard_errors(), group.moments.count
-    if count == 1 and draws > 1:
-        # sd(w) / (mean(w) sqrt(k)), and ESS = n / (1 + cv^2) with the sample's cv
-        errors = ((draws / effective - 1).clamp(min=0) * draws / (draws - 1) / group.k).sqrt()
-    for mean, error in zip(means.tolist(), errors.tolist(), strict=True):
-        yield Sampled(mean, error if math.isfinite(mean) else math.nan, Bias.NONE, count)
+    result = run(model, x, ks, seed=seed, chunk=chunk, progress=report)
+    for index, why in result.failed.items():
+        raise BadInput(f"x[{index}]", "no result", "log-weights that are numbers", why)
+    return result.curve
 
 
 def discrete_upper_bound(model: TorchModel, x: Tensor) -> float | None:

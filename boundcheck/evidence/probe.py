@@ -1,0 +1,134 @@
+"""What is looked at before the long work: a few rows of the model, by the strictest rules.
+
+Shapes, supports, randomness where there must be none, and draws that do not follow torch's seeds are mistakes of the
+model as a whole; they are found here, in the caller's own thread. An example that fails by itself is no reason to
+stop: it is named later, beside the others' results.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.evidence.streams import Purpose, scattered_seed
+from boundcheck.evidence.weights import as_gaussian, decoding, in_float32
+from boundcheck.models.torch_model import TorchModel, random_state, support_is_fixed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.distributions import Distribution
+else:
+    torch = require("torch", extra="torch", feature="log-weights of a trained model")
+    Tensor = torch.Tensor
+    Distribution = torch.distributions.Distribution
+
+_EXAMPLES = 64
+_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a look at some examples found.
+
+    Attributes:
+        latent: numbers in one latent.
+        observed: a decoder's law, if the support of its family is always the same.
+        log_weights: one log-weight for each example looked at; NaN where that example fails. It tells models apart.
+    """
+
+    latent: int
+    observed: Distribution | None
+    log_weights: NDArray[np.float64]
+
+
+def probe(model: TorchModel, x: Tensor, seed: int) -> Probe:
+    """Look at a model at up to 64 of the examples, evenly spread.
+
+    Raises:
+        BadInput: whatever is wrong with all of these examples; see `boundcheck.evaluators.monte_carlo.evaluate`.
+    """
+    places = np.unique(np.linspace(0, len(x) - 1, min(len(x), _EXAMPLES)).astype(int))
+    with torch.inference_mode():
+        prior = model.law("prior")
+        model.check_function("prior", [], prior)
+        try:
+            values, observed = _looked_at(model, x, places, prior, seed)
+        except BoundcheckError as first:
+            values, observed = np.full(len(places), math.nan), None
+            reason: BoundcheckError = first
+            for row, place in enumerate(places):
+                try:
+                    values[row : row + 1], observed = _looked_at(model, x, places[row : row + 1], prior, seed)
+                except BoundcheckError as error:
+                    reason = error if place == places[0] else reason
+            if bool(np.isnan(values).all()):
+                raise reason from None
+    return Probe(max(1, math.prod(prior.event_shape)), observed, values)
+
+
+def _looked_at(
+    model: TorchModel, x: Tensor, places: NDArray, prior: Distribution, seed: int
+) -> tuple[NDArray[np.float64], Distribution | None]:
+    rows = x[torch.as_tensor(places, device=x.device)]
+    encoder = model.law("encoder", rows)
+    model.check_function("encoder", [rows], encoder)
+    z = _draw(model, encoder, x.device, scattered_seed(seed, Purpose.PROBE, 0))
+    event = tuple(encoder.event_shape)
+    decoder = model.law("likelihood", z)
+    model.check_function("likelihood", [z], decoder)
+    log_q = model.log_prob("encoder", encoder, z, event)
+    value = model.log_prob("prior", prior, z, event).double() - log_q.double()
+    value = (
+        value + model.log_prob("likelihood", decoder, rows, tuple(x.shape[1:]), lambda i: f"x[{places[i]}]").double()
+    )
+    return value.cpu().numpy(), decoder if support_is_fixed(decoder) else None
+
+
+def _draw(model: TorchModel, law: Distribution, device: torch.device, seed: int) -> Tensor:
+    def sample() -> Tensor:
+        with random_state(device, seed):
+            return model.sample("encoder", law, ())
+
+    z = sample()
+    if bool(z.isnan().any()):
+        raise BadInput("a draw from encoder(x)", math.nan, "numbers", "check the model's weights and the data")
+    if as_gaussian(law) is None and not torch.equal(z, sample()):
+        raise BadInput(
+            "the draws of encoder(x)",
+            type(law).__name__,
+            "draws that follow torch.manual_seed",
+            "draw with torch's generators",
+        )
+    return z
+
+
+def bfloat16_error(model: TorchModel, x: Tensor, seed: int) -> tuple[float, float]:
+    """How far bfloat16 products move log p(x | z) from float32's: mean and largest absolute difference, in nats.
+
+    Measured at 64 draws for each of up to 64 examples.
+    """
+    with torch.inference_mode():
+        places = torch.linspace(0, len(x) - 1, min(len(x), _EXAMPLES), device=x.device).long()
+        rows = x[places]
+        law = model.law("encoder", rows)
+        with random_state(x.device, scattered_seed(seed, Purpose.PROBE, 1)):
+            z = model.sample("encoder", law, (_DRAWS,)).flatten(0, 1)
+        rows = rows.repeat(_DRAWS, *[1] * (x.ndim - 1))
+        exact = model.law("likelihood", z)
+        with decoding("bfloat16", x.device):
+            rounded = in_float32(model.law("likelihood", z))
+        values = [
+            model.log_prob("likelihood", each, rows, tuple(x.shape[1:]), allow_nan=True).double()
+            for each in (exact, rounded)
+        ]
+        gaps = (values[0] - values[1]).abs().nan_to_num(0.0, posinf=0.0)
+        return float(gaps.mean()), float(gaps.max())
+
+
+__all__ = ["Probe", "bfloat16_error", "probe"]

@@ -1,0 +1,450 @@
+"""The log-weights engine: results that depend on the job alone, whatever the machine and however it is cut.
+
+Statistical tests allow six standard errors, so a false alarm has probability 2e-9 each and below 1e-6 together.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import Bernoulli, Categorical, Distribution, HalfNormal, Independent, Laplace, Normal
+from torch_models import LinearGaussian, as_torch, exact_encoder
+
+from boundcheck.errors import BadInput
+from boundcheck.evidence import log_weights
+from boundcheck.evidence import streams as streams_module
+from boundcheck.evidence.accumulators import IwaeGroups, Tail, WeightSums
+from boundcheck.evidence.engine import Job, WeightRun, run
+from boundcheck.evidence.streams import Layout, Purpose, device_normals, generator, philox4x32, scattered_seed
+from boundcheck.models.torch_model import TorchModel
+
+SIX = 6.0
+LINEAR = LinearGaussian(2, 3, seed=5)
+FINITE = oracle.random_model(random.Random(11), x=2, z=3, xt=2, denominator=20)
+
+
+def laplace_encoder() -> TorchModel:
+    """A latent that torch has to draw: its law is no Gaussian."""
+    return TorchModel(
+        prior=lambda: Independent(Normal(torch.zeros(2), 1.0), 1),
+        encoder=lambda x: Independent(Laplace(x[:, :2] / 2, 0.8), 1),
+        decoder=lambda z: Independent(Normal(torch.cat([z, z.sin()], -1), 1.0), 1),
+    )
+
+
+def bernoulli_net(dtype: torch.dtype = torch.float32) -> TorchModel:
+    generator = torch.Generator().manual_seed(3)
+    a, b, c = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((6, 4), (4, 5), (5, 6)))
+    return TorchModel(
+        prior=lambda: Independent(Normal(torch.zeros(4, dtype=dtype), 1.0), 1),
+        encoder=lambda x: Independent(Normal((x - 0.5) @ a, torch.full((4,), 0.6, dtype=dtype)), 1),
+        decoder=lambda z: Independent(Bernoulli(logits=torch.tanh(z @ b) @ c), 1),
+    )
+
+
+def bits(count: int) -> torch.Tensor:
+    return (torch.arange(count * 6).reshape(count, 6) * 7 % 5 > 2).float()
+
+
+MODELS: dict[str, tuple[Callable[[], TorchModel], Callable[[int], torch.Tensor]]] = {
+    "diagonal Gaussian encoder": (LINEAR.torch, lambda n: torch.linspace(-1, 1, 3 * n).double().reshape(n, 3)),
+    "full Gaussian encoder": (
+        lambda: exact_encoder(LINEAR),
+        lambda n: torch.linspace(-1, 1, 3 * n).double().reshape(n, 3),
+    ),
+    "Bernoulli decoder, float32": (bernoulli_net, bits),
+    "Laplace encoder, float32": (laplace_encoder, lambda n: torch.linspace(-1, 1, 4 * n).reshape(n, 4)),
+    "finite": (lambda: as_torch(FINITE), lambda n: torch.arange(n) % 2),
+}
+
+
+def all_numbers(result: WeightRun) -> np.ndarray:
+    parts = (result.iwae, result.iwae_errors, result.log_mean_weight, result.effective_sample_sizes, result.tail)
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+def same(a: WeightRun, b: WeightRun, relative: float = 1e-6) -> None:
+    np.testing.assert_allclose(all_numbers(a), all_numbers(b), rtol=relative, atol=1e-9)
+    assert a.groups == b.groups
+    assert a.failed == b.failed
+
+
+# --- random streams ---
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [  # the known answers that come with Random123, the authors' own library
+        ((0,) * 4, (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_philox_gives_the_known_answers(counter: tuple, key: tuple, expected: str) -> None:
+    words = philox4x32([torch.tensor(word) for word in counter], key)
+    assert " ".join(f"{int(word):08x}" for word in words) == expected
+
+
+def test_normals_of_a_device_are_normal_and_belong_to_their_place() -> None:
+    places = torch.arange(200)
+    noise = device_normals(7, Purpose.WEIGHTS, places[:, None], places, 6, torch.float64)
+    count = noise.numel()
+    assert abs(float(noise.mean())) < SIX / math.sqrt(count)
+    assert abs(float(noise.square().mean()) - 1) < SIX * math.sqrt(2 / count)
+    assert abs(float(noise.pow(4).mean()) - 3) < SIX * math.sqrt(96 / count)
+    flat = noise.flatten(0, 1)
+    correlations = torch.corrcoef(flat.T) - torch.eye(6)
+    assert float(correlations.abs().max()) < SIX / math.sqrt(len(flat))
+    for other in (
+        device_normals(8, Purpose.WEIGHTS, places[:, None], places, 6, torch.float64),
+        device_normals(7, Purpose.PILOT, places[:, None], places, 6, torch.float64),
+        noise.transpose(0, 1),
+    ):
+        assert abs(float((noise * other).mean())) < SIX / math.sqrt(count / 2)
+    part = device_normals(7, Purpose.WEIGHTS, places[5:6, None], places[50:60], 6, torch.float64)
+    assert torch.equal(part[0], noise[5, 50:60])
+
+
+def test_streams_of_different_places_differ() -> None:
+    seen = set()
+    for seed in (0, 1, 2**62):
+        for purpose in Purpose:
+            for example in range(3):
+                for block in range(3):
+                    seen.add(float(generator(seed, purpose, example, block).standard_normal()))
+    assert len(seen) == 3 * len(Purpose) * 9
+    assert len({scattered_seed(1, Purpose.WEIGHTS, unit) for unit in range(5000)}) == 5000
+
+
+@given(examples=st.integers(1, 300), samples=st.integers(1, 20_000), entries=st.sampled_from([1, 784, 10**6]))
+def test_a_layout_covers_every_draw_once(examples: int, samples: int, entries: int) -> None:
+    layout = Layout.of(examples, samples, entries)
+    covered = np.zeros((examples, -(-samples // layout.span)), dtype=int)
+    for index, item in enumerate(layout):
+        assert item.index == index
+        assert item.samples.start % layout.span == 0
+        covered[item.examples, item.samples.start // layout.span] += item.samples.stop - item.samples.start
+    assert (covered.sum(1) == samples).all()
+    assert sum(item.rows for item in layout) == examples * samples
+    assert max(item.rows for item in layout) <= 1 << 18
+
+
+# --- accumulators ---
+
+
+@given(
+    draws=st.integers(1, 60),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+    ks=st.sets(st.integers(1, 70), min_size=1, max_size=4),
+    zeros=st.booleans(),
+)
+@settings(max_examples=60)
+def test_spans_merge_into_what_one_pass_gives(draws: int, cuts: list[int], ks: set[int], zeros: bool) -> None:
+    weights = np.random.default_rng(draws).normal(size=(draws, 3)) * 3
+    if zeros:
+        weights[:: max(1, draws // 3), 1] = -math.inf
+    sizes = sorted(ks)
+    places = sorted({0, draws, *(cut for cut in cuts if cut < draws)})
+    states: dict[str, list] = {"groups": [], "sums": [], "tail": []}
+    for start, stop in pairwise(places):
+        made = {"groups": IwaeGroups(sizes, 3, start), "sums": WeightSums(3, start), "tail": Tail(4, 3, start)}
+        for name, accumulator in made.items():
+            middle = (start + stop) // 2
+            for piece in (weights[start:middle], weights[middle:stop]):
+                if len(piece):
+                    accumulator.add(torch.tensor(piece))
+            states[name].append(accumulator.state())
+    groups = IwaeGroups.merged(states["groups"])
+    assert groups.counts == [draws // k for k in sizes]
+    for row, k in enumerate(sizes):
+        whole = weights[: draws // k * k].reshape(-1, k, 3)
+        if len(whole):
+            with np.errstate(divide="ignore"):
+                values = np.log(np.exp(whole).mean(1))
+            np.testing.assert_allclose(groups.means()[row], values.mean(0), rtol=1e-11)
+            if len(values) > 1:
+                finite = np.isfinite(values).all(0)
+                errors = values[:, finite].std(0, ddof=1) / math.sqrt(len(values))
+                np.testing.assert_allclose(groups.errors()[row][finite], errors, rtol=1e-9, atol=1e-12)
+    sums = WeightSums.merged(states["sums"])
+    w = np.exp(weights)
+    np.testing.assert_allclose(np.exp(sums.log_mean()), w.mean(0), rtol=1e-11)
+    some = w.sum(0) > 0
+    np.testing.assert_allclose(
+        sums.effective_sample_sizes()[some], (w.sum(0) ** 2)[some] / (w**2).sum(0)[some], rtol=1e-11
+    )
+    largest = np.sort(np.concatenate([weights, np.full((4, 3), -math.inf)]), axis=0)[::-1][:4]
+    np.testing.assert_array_equal(Tail.merged(states["tail"]).largest, largest)
+
+
+def test_spans_out_of_order_are_refused() -> None:
+    states = []
+    for start in (0, 7):
+        groups = IwaeGroups((2,), 1, start)
+        groups.add(torch.zeros(5, 1, dtype=torch.float64))
+        states.append(groups.state())
+    with pytest.raises(BadInput, match="consecutive spans"):
+        IwaeGroups.merged(states)
+
+
+# --- the same numbers, however the work is cut ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("examples", [1, 7])
+def test_chunk_and_threads_change_nothing(name: str, examples: int) -> None:
+    model, data = MODELS[name]
+    options = {"ks": (1, 3, 50, 700), "seed": 4}
+    reference = run(model(), data(examples), threads=1, **options)
+    for changed in ({"chunk": 1 << 14}, {"chunk": 61}, {"threads": 2}, {"threads": 3, "chunk": 300}):
+        same(reference, run(model(), data(examples), **(options | {"threads": 1} | changed)))
+
+
+def test_many_spans_and_few_are_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = LINEAR.torch(), torch.linspace(-1, 1, 6).double().reshape(2, 3)
+    wide = run(model, x, (1, 30, 9000), threads=1)
+    monkeypatch.setattr(streams_module, "_SMALLEST_ITEM", 1024)
+    assert Layout.of(2, 9000).spans == 9
+    same(wide, run(model, x, (1, 30, 9000), threads=2), 1e-12)
+
+
+def test_draws_do_not_depend_on_the_number_of_samples_or_of_later_examples() -> None:
+    x = torch.linspace(-1, 1, 30).double().reshape(10, 3)
+    few = torch.cat([block for _, block in log_weights(LINEAR.torch(), x[:4], 300)], 1)
+    many = torch.cat([block for _, block in log_weights(LINEAR.torch(), x, 700)], 1)
+    torch.testing.assert_close(few, many[:300, :4], rtol=1e-12, atol=1e-12)
+
+
+def test_log_weights_are_those_of_the_model() -> None:
+    """Against the densities written out, at the draws that the engine must have made."""
+    x = torch.linspace(-1, 1, 6).double().reshape(2, 3)
+    values = torch.cat([block for _, block in log_weights(LINEAR.torch(), x, 300, seed=9)], 1)
+    model = LINEAR
+    for example in range(2):
+        noise = np.concatenate(
+            [generator(9, Purpose.WEIGHTS, example, start).standard_normal((256, 2)) for start in (0, 256)]
+        )[:300]
+        row = x[example].numpy()
+        z = model.a @ row + model.c + np.sqrt(model.v) * noise
+        gap = row - z @ model.w.T - model.b
+        log_p = -0.5 * (gap**2).sum(1) / model.s**2 - 0.5 * (z**2).sum(1)
+        log_q = -0.5 * (noise**2).sum(1) - 0.5 * np.log(model.v).sum()
+        expected = log_p - log_q - 1.5 * math.log(2 * math.pi * model.s**2)
+        np.testing.assert_allclose(values[:, example], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["finite", "Laplace encoder, float32"])
+def test_draws_of_other_laws_are_independent(name: str) -> None:
+    model, data = MODELS[name]
+    values = torch.cat([block for _, block in log_weights(model(), data(4), 4000)], 1).numpy()
+    series = values - values.mean(0)
+    correlations = np.corrcoef(series.T) - np.eye(4)
+    assert np.abs(correlations).max() < SIX / math.sqrt(4000)
+    for lag in (1, 256):
+        correlation = (series[lag:] * series[:-lag]).mean(0) / series.var(0)
+        assert np.abs(correlation).max() < SIX / math.sqrt(4000 - lag)
+
+
+def test_the_random_state_and_the_settings_of_torch_are_left_alone() -> None:
+    before = torch.get_rng_state(), torch.get_num_threads(), Distribution._validate_args
+    model, data = MODELS["Laplace encoder, float32"]
+    run(model(), data(5), (1, 10), threads=2)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.get_num_threads(), Distribution._validate_args) == before[1:]
+
+
+def test_progress_counts_draws_to_the_end() -> None:
+    seen: list[tuple[int, int]] = []
+    run(LINEAR.torch(), np.zeros((100, 3)), (1, 90), progress=lambda done, of: seen.append((done, of)))
+    assert seen[-1] == (9000, 9000)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert len(seen) > 1
+
+
+# --- estimates ---
+
+
+def test_every_estimate_of_the_curve_is_unbiased() -> None:
+    x = torch.zeros(400, dtype=torch.long)
+    result = run(as_torch(FINITE), x, (1, 2, 5, 20), seed=1)
+    assert result.groups == (20, 10, 4, 1)
+    for row, k in enumerate(result.ks[:3]):
+        error = math.sqrt(float((result.iwae_errors[row] ** 2).sum())) / 400
+        assert abs(result.iwae[row].mean() - float(oracle.iwae(FINITE, 0, k))) < SIX * error
+        assert error < 0.02
+    assert np.allclose(result.iwae[-1], result.log_mean_weight)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5, 20, 50, 100, 200])
+def test_linear_gaussian_models_of_every_dimension_agree_with_closed_forms(dimension: int) -> None:
+    """With the exact posterior each log-weight is log p(x); with one twice as wide in variance IWAE rises towards it.
+
+    For q = N(mu, 2 S) log w has variance D/8 and E w^2 / (E w)^2 = (4/3)^(D/2) exists; six standard errors.
+    """
+    model = LinearGaussian(dimension, dimension + 1, seed=dimension)
+    x = np.random.default_rng(dimension).normal(size=(3, dimension + 1))
+    truth = [model.log_evidence(row) for row in x]
+    exact = exact_encoder(model)
+    result = run(exact, x, (1, 10), threads=1)
+    for row in range(2):
+        assert result.iwae[row] == pytest.approx(truth, rel=1e-9, abs=1e-7)
+
+    def wide(rows: torch.Tensor) -> Distribution:
+        law = exact._functions["encoder"](rows)
+        return torch.distributions.MultivariateNormal(law.loc, scale_tril=law.scale_tril * math.sqrt(2))
+
+    rough = TorchModel(prior=exact._functions["prior"], decoder=exact._functions["likelihood"], encoder=wide)
+    curve = run(rough, x, (1, 10), k=2000, threads=1)
+    # ELBO = log p(x) - KL(q || posterior), and KL = D (1 - log 2) / 2
+    elbo = np.array(truth) - dimension * (1 - math.log(2)) / 2
+    assert (np.abs(curve.iwae[0] - elbo) < SIX * curve.iwae_errors[0]).all()
+    assert curve.iwae_errors[0].max() < 0.3
+    noise = SIX * np.hypot(curve.iwae_errors[0], curve.iwae_errors[1])
+    assert (curve.iwae[1] > curve.iwae[0] - noise).all()
+    assert (curve.iwae[1] < np.array(truth) + SIX * curve.iwae_errors[1]).all()
+
+
+# --- what goes wrong ---
+
+
+def test_weights_of_zero_are_no_failure() -> None:
+    model = TorchModel(
+        prior=lambda: HalfNormal(torch.tensor(1.0)),
+        encoder=lambda x: Normal(x, 0.5),
+        decoder=lambda z: Normal(z, 1.0),
+    )
+    result = run(model, torch.tensor([0.0, -50.0]), (1, 40))
+    assert not result.failed
+    assert result.iwae[0].tolist() == [-math.inf, -math.inf]
+    assert math.isfinite(result.iwae[1, 0])
+    assert result.iwae[1, 1] == -math.inf
+    assert result.effective_sample_sizes[1] == 0
+
+
+@pytest.mark.parametrize("validate", [None, True])
+@pytest.mark.parametrize("where", ["encoder", "decoder"])
+def test_an_example_that_gives_nan_is_named_and_the_others_are_evaluated(where: str, validate: bool | None) -> None:
+    def broken(rows: torch.Tensor, role: str) -> torch.Tensor:
+        return torch.where(rows > 1.2, math.nan, rows) if role == where else rows
+
+    def model(spoiled: bool) -> TorchModel:
+        f = broken if spoiled else lambda rows, role: rows
+        return TorchModel(
+            prior=lambda: Normal(0.0, 1.0),
+            encoder=lambda x: Normal(f(x, "encoder"), 0.01, validate_args=validate),
+            decoder=lambda z: Normal(f(z, "decoder"), 1.0, validate_args=validate),
+        )
+
+    x = torch.tensor([0.0, 1.0, 1.3, -1.0, 1.4])
+    whole, result = run(model(False), x, (1, 300), threads=1), run(model(True), x, (1, 300), threads=2)
+    assert sorted(result.failed) == [2, 4]
+    assert all("nan" in why.lower() or "invalid values" in why for why in result.failed.values())
+    assert result.evaluated.tolist() == [0, 1, 3]
+    assert np.isnan(result.iwae[:, [2, 4]]).all()
+    np.testing.assert_allclose(result.iwae[:, [0, 1, 3]], whole.iwae[:, [0, 1, 3]], rtol=1e-6)
+    assert len(result.curve.best.examples) == 3
+
+
+def test_an_example_outside_the_support_is_named_and_the_others_are_evaluated() -> None:
+    x = bits(6)
+    x[4, 2] = 0.5
+    result = run(bernoulli_net(), x, (1, 20))
+    assert list(result.failed) == [4]
+    assert "x[4] = '0.5" in result.failed[4]
+    assert "binarise" in result.failed[4]
+    good = run(bernoulli_net(), bits(6), (1, 20))
+    keep = [0, 1, 2, 3, 5]
+    np.testing.assert_allclose(result.iwae[:, keep], good.iwae[:, keep], rtol=1e-5)
+
+
+def test_a_mistake_of_all_examples_is_an_error() -> None:
+    with pytest.raises(BadInput, match=r"x\[0\] = '0.5.*binarise"):
+        run(bernoulli_net(), torch.full((5, 6), 0.5), (1, 20))
+    wrong = TorchModel(
+        prior=lambda: Independent(Normal(torch.zeros(2), 1.0), 1),
+        encoder=lambda x: Independent(Normal(x[:, :2], 1.0), 1),
+        decoder=lambda z: Independent(Normal(z, 1.0), 1),
+    )
+    with pytest.raises(BadInput, match=r"event shape of decoder\(z\) = \(2,\): expected \(4,\)"):
+        run(wrong, torch.zeros(3, 4), (1, 5))
+    categories = TorchModel(
+        prior=lambda: Categorical(torch.ones(2) / 2),
+        encoder=lambda x: Categorical(torch.ones(len(x), 2) / 2),
+        decoder=lambda z: Categorical(torch.ones(len(z), 2) / 2),
+    )
+    with pytest.raises(BadInput, match=r"x\[0\] = 2: expected data in the support"):
+        run(categories, torch.tensor([2]), (1, 5))
+
+
+def test_out_of_memory_halves_the_chunk_and_goes_on() -> None:
+    seen: list[int] = []
+    lock = threading.Lock()
+
+    def decoder(z: torch.Tensor) -> Distribution:
+        with lock:
+            seen.append(len(z))
+        if len(z) > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return Normal(z, 1.0)
+
+    model = TorchModel(prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.8), decoder=decoder)
+    easy = TorchModel(
+        prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.8), decoder=lambda z: Normal(z, 1.0)
+    )
+    x = torch.linspace(-1, 1, 8)
+    result = run(model, x, (1, 600), chunk=512, threads=2)
+    assert [note for note in result.notes if "out of memory" in note] == [
+        "out of memory: the chunk was halved to 256",
+        "out of memory: the chunk was halved to 128",
+    ]
+    assert result.settings["chunk"] == 128
+    assert not result.failed
+    assert 512 in seen
+    same(result, run(easy, x, (1, 600)))
+
+
+def test_without_memory_for_a_single_row_there_is_one_clear_error() -> None:
+    probing = [True]
+
+    def decoder(z: torch.Tensor) -> Distribution:
+        if not probing[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Normal(z, 1.0)
+
+    model = TorchModel(prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.8), decoder=decoder)
+    job = Job(model, torch.zeros(2), (1, 9), chunk=4, fused="off")
+    probing[0] = False
+    with pytest.raises(BadInput, match="chunk = 1: expected memory for a single row"):
+        list(job.compute(list(job.layout)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ks": ()}, "ks = "),
+        ({"ks": (1, 0)}, "ks = "),
+        ({"ks": (1, 8), "k": 5}, "k = 5: expected at least 8"),
+        ({"chunk": 0}, "chunk = 0"),
+        ({"threads": 1.5}, "threads = 1.5"),
+        ({"seed": -1}, "seed = -1"),
+        ({"dtype": "float16"}, "dtype = 'float16'"),
+        ({"fused": "yes"}, "fused = 'yes'"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        run(LINEAR.torch(), np.zeros((2, 3)), **options)
