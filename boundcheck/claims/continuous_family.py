@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from boundcheck.models.continuous import ContinuousModel
-from boundcheck.models.densities import BernoulliLogit, Discrete, Logistic, Mixture, Normal, Uniform
+from boundcheck.models.densities import BernoulliLogit, Density, Discrete, Logistic, Mixture, Normal, Uniform
 from boundcheck.models.linear_gaussian import LinearGaussianModel
 
 
@@ -94,13 +94,18 @@ def data_densities(count: int, seed: int) -> Iterator[tuple[ContinuousModel, lis
         width = _pick(rng, 0.05, 0.2) if number % 3 == 0 else _pick(rng, 0.3, 3)
         first = Normal(_pick(rng, -1, 3), width)
         law = first if number % 2 else Mixture((0.5, 0.5), (first, Normal(_pick(rng, -1, 3), _pick(rng, 0.3, 2))))
-        model = ContinuousModel(
-            prior=law,
-            likelihood=lambda z: Normal(z, 1),
-            encoder=_noise_around(x := rng.randrange(0, 3)),
-            corruption=lambda x: Discrete({x + Fraction(1, 2): 1}),
-        )
-        yield model, [x]
+        x = rng.randrange(0, 3)
+        yield data_density(law, x), [x]
+
+
+def data_density(law: Density, x: int) -> ContinuousModel:
+    """The model of `data_densities` with this density, for the observation x."""
+    return ContinuousModel(
+        prior=law,
+        likelihood=lambda z: Normal(z, 1),
+        encoder=_noise_around(x),
+        corruption=lambda x: Discrete({x + Fraction(1, 2): 1}),
+    )
 
 
 def _noise_around(x: int) -> Callable[[Any], Uniform]:
