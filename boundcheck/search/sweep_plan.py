@@ -30,7 +30,7 @@ Kind = Literal["judge", "search", "survey"]
 MOST_STATES = 12
 """Of x, of z and of x~, in a search at given sizes."""
 
-_LIBRARIES = ("numpy", "python-flint", "scipy", "sympy")
+_LIBRARIES = ("numpy", "python-flint", "scipy", "sympy", "torch")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """The claims and the tasks of a sweep; see `plan_of`."""
+    """The claims by name, as they are and as JSON, and the tasks of a sweep; see `plan_of`."""
 
     claims: Mapping[str, Claim]
+    claims_json: Mapping[str, Mapping[str, Any]]
     tasks: tuple[Task, ...]
     what: str
 
@@ -74,17 +75,13 @@ class Plan:
         """A task with all that a worker needs, as JSON."""
         sizes = [task.sizes.x, task.sizes.z, task.sizes.xt] if task.sizes else None
         data = {"claim": task.claim, "kind": task.kind, "seed": task.seed, "models": task.models, "sizes": sizes}
-        return json.dumps({"program": program(), "task": data, "claim": self._claims[task.claim]})
+        return json.dumps({"program": program(), "task": data, "claim": self.claims_json[task.claim]})
 
     @cached_property
     def digest(self) -> str:
         """A hash of the formulas, the tasks and the program."""
-        parts = {"program": program(), "claims": self._claims, "tasks": [task.key for task in self.tasks]}
+        parts = {"program": program(), "claims": self.claims_json, "tasks": [task.key for task in self.tasks]}
         return _hash(json.dumps(parts, sort_keys=True).encode())
-
-    @cached_property
-    def _claims(self) -> dict[str, dict[str, Any]]:
-        return {name: claim_to_json(claim) for name, claim in self.claims.items()}
 
     def is_catalogued(self, name: str) -> bool:
         """True if the claim of that name is the catalogue's own."""
@@ -136,7 +133,7 @@ def plan_of(
     what = f"{_counted(len(named), 'claim')}, {_counted(len(seeds), 'seed')} from {min(seeds)}, budget {budget}"
     what += f", count {count}" if any(claim.family != "finite" for claim in named.values()) else ""
     what += "".join(f", sizes {each.x},{each.z},{each.xt}" for each in sizes)
-    return Plan(named, tuple(tasks), what)
+    return Plan(named, {name: claim_to_json(claim) for name, claim in named.items()}, tuple(tasks), what)
 
 
 def _by_name(claims: Iterable[Claim] | Mapping[str, Claim]) -> dict[str, Claim]:
@@ -192,16 +189,16 @@ def claim_to_json(claim: Claim) -> dict[str, Any]:
     >>> claim_from_json(claim_to_json(claim)).terms == claim.terms
     True
     """
-    for side in (claim.lhs, claim.rhs):
-        if not isinstance(side, Term):
-            remedy = "a Python function cannot be sent to other processes: use falsify"
-            raise BadInput(f"the claim {claim.name}", side, "a claim made of formulas", remedy)
+    if claim.black_boxes:
+        remedy = f"{claim.black_boxes[0].name} is a black box, which cannot be sent to other processes: use falsify"
+        raise BadInput("the claim", claim.name, "a claim made of formulas", remedy)
+    lhs, rhs = claim.terms
     witness = claim.witness() if claim.witness else None
     return {
         "name": claim.name,
-        "lhs": to_json(claim.terms[0]),
+        "lhs": to_json(lhs),
         "relation": claim.relation,
-        "rhs": to_json(claim.terms[1]),
+        "rhs": to_json(rhs),
         "statement": claim.statement,
         "source": claim.source,
         "gap": to_json(claim.gap) if isinstance(claim.gap, Term) else None,
@@ -229,13 +226,13 @@ def claim_from_json(data: Mapping[str, Any]) -> Claim:
 
 @cache
 def program() -> str:
-    """A hash of the package's source and of the versions of what it computes with.
+    """A hash of the package's source and of the versions of what it computes with; torch may be absent.
 
     >>> len(program())
     64
     """
     root = Path(__file__).resolve().parent.parent
-    parts = [f"{name} {metadata.version(name)}".encode() for name in _LIBRARIES]
+    parts = [f"{name} {_version_of(name)}".encode() for name in _LIBRARIES]
     for file in sorted(root.rglob("*.py")):
         parts += [file.relative_to(root).as_posix().encode(), file.read_bytes()]
     return _hash(b"".join(hashlib.sha256(part).digest() for part in parts))
@@ -244,8 +241,12 @@ def program() -> str:
 @cache
 def version() -> str:
     """The version of boundcheck."""
+    return _version_of("boundcheck")
+
+
+def _version_of(library: str) -> str:
     try:
-        return metadata.version("boundcheck")
+        return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "not installed"
 

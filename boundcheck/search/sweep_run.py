@@ -21,14 +21,13 @@ from typing import Any, Protocol
 
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute
 from boundcheck.search.sweep_plan import Task
+from boundcheck.search.sweep_task import one_thread
 
 BREAKS_IN_COMPANY = 2
 """How often a pool may break with a task in flight before that task runs alone; if it breaks again, it is given up."""
 
 MOST_BREAKS_IN_A_ROW = 12
 """After so many broken pools without one result it is not the tasks that are to blame."""
-
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Work = Callable[[str], str]
 
@@ -101,7 +100,7 @@ class ProcessWorkers:
         self._watched = watched
 
     def submit(self, work: Work, text: str) -> Future[str]:
-        with _one_thread(), _interrupts_held():  # a worker may be started here, and takes over both
+        with one_thread(), _interrupts_held():  # a worker may be started here, and takes over both
             return self._pool.submit(work, text)
 
     def restart(self) -> bool:
@@ -127,20 +126,6 @@ def _prepare_worker(watched: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_the_sweep, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -5,9 +5,12 @@ The result depends on nothing but the task, so it does not matter which process 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from boundcheck.claims.check import ModelCheck, check
@@ -25,6 +28,8 @@ from boundcheck.search.witness import Witness
 
 _one_at_a_time = threading.Lock()
 """An executor may run tasks in threads of one process; what they compute with was never meant to be shared."""
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def work(text: str) -> str:
@@ -44,18 +49,42 @@ def work(text: str) -> str:
     """
     data = json.loads(text)
     if data["program"] != program():
-        remedy = "install one version everywhere, and start the workers anew after an edit"
+        remedy = "install the same boundcheck and libraries everywhere, and start workers anew after an edit"
         raise BadInput("the worker's boundcheck", version(), "the very program that planned the sweep", remedy)
     fields = data["task"]
     task = Task(**{**fields, "sizes": Sizes(*fields["sizes"]) if fields["sizes"] else None})
     try:
-        with _one_at_a_time:
+        with _one_at_a_time, one_thread():
             found = _do(task, claim_from_json(data["claim"]))
     except BoundcheckError as error:
         found = {"failed": str(error)}
     except Exception as error:  # a defect must not end the sweep, and must not look like a result
         found = {"failed": f"{type(error).__name__}: {error}"}
     return json.dumps({"key": task.key} | found, allow_nan=False)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of arithmetic: sums split over several add up in another order, and a search could take another turn.
+
+    It holds for libraries that are imported, and for processes that are started, within; and for torch.
+    """
+    before = {name: os.environ.get(name) for name in _THREADS}
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else 1
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    if torch is not None and threads != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if torch is not None and threads != 1:
+            torch.set_num_threads(threads)
 
 
 def _do(task: Task, claim: Claim) -> dict[str, Any]:
@@ -91,4 +120,4 @@ def _witness(found: ModelCheck | None) -> dict[str, Any]:
     return {"violated": True, "witness": data, "size": [states, len(json.dumps(data["model"]))]}
 
 
-__all__ = ["work"]
+__all__ = ["one_thread", "work"]
