@@ -221,6 +221,19 @@ def test_sivi_with_a_discrete_corruption_against_enumeration():
     assert abs(float(evaluate(O.sivi, model, X, k=2)) - truth) < 1e-8
 
 
+def test_the_points_of_a_discrete_space_count_once_each():
+    """Not by their probabilities: sum_x~ c(x~|x) is one, and the optimal auxiliary model closes HVM's gap."""
+    model = ContinuousModel(
+        Normal(0, 1),
+        lambda z: Normal(z, 1),
+        encoder=lambda x: Normal(x / 2, 1),
+        corruption=lambda x: Discrete({-1: "1/4", 0.5: "3/4"}),
+    )
+    assert within(evaluate(lambda m, x: log(integrate(m.corrupted, lambda c: m.corruption(x).prob(c))), model, 0.5), 0)
+    hvm, marginal = evaluate(O.hvm_optimal, model, 0.5), evaluate(O.marginal_elbo, model, 0.5)
+    assert abs(float(hvm) - float(marginal)) <= hvm.error + marginal.error
+
+
 def test_two_and_three_latent_dimensions():
     loadings = np.array([[1.0, 0.5, -0.4], [0.2, -1.0, 0.7]])
     x = np.array([0.4, -1.1])

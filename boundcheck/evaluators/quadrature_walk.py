@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -205,7 +206,9 @@ class Walk(Frames):
             else:
                 lines = [dataclasses.replace(line, density=None) if line.density is None or not line.density.discrete
                          else line for line in self.space_lines(var)]  # fmt: skip
-                result = self._component(var, lines, 0, body, None, logged)
+                # The points of a discrete space count once each, not by the law that lists them.
+                even = Const(Fraction(0)) if any(line.density is not None for line in lines) else None
+                result = self._component(var, lines, 0, body, even, logged)
             return result
 
     def _weight(self, law: Law, var: Var) -> Term:
