@@ -1,4 +1,4 @@
-"""The pytest plugin: a marker, a fixture, profiles for Hypothesis, and a summary of what was claimed.
+"""The pytest plugin: a marker, fixtures, profiles for Hypothesis, and a summary of what was claimed.
 
 It is loaded by every pytest run of an environment that has boundcheck, so it imports nothing heavy until it is used.
 """
@@ -8,18 +8,29 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from boundcheck.models.finite import FiniteModel
 
 PROFILES: dict[str, dict[str, Any]] = {
     "quick": {"max_examples": 20},
     "default": {"max_examples": 100},
-    "ci": {"max_examples": 200, "derandomize": True, "database": None},
+    "ci": {"max_examples": 200, "derandomize": True, "database": None, "print_blob": True},
     "thorough": {"max_examples": 5000},
 }
-"""Settings of Hypothesis for `--boundcheck-profile`; "ci" gives the same examples in every run."""
+"""Settings of Hypothesis for `--boundcheck-profile`; "ci" gives the same examples in every run and keeps none.
 
+The other profiles leave Hypothesis's example database as it is: failures are kept in `.hypothesis/examples` and tried
+first in the next run.
+"""
+
+MODELS = 60
+"""How many models the fixture `boundcheck_models` gives."""
+
+_MARKER = "boundcheck"
 _WORKER_KEY = "boundcheck_records"
 
 
@@ -36,7 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and the profile if one was asked for."""
-    config.addinivalue_line("markers", "boundcheck: a test of a claim about a variational bound")
+    what = "a test of a claim about a variational bound; with strict=True an undecided comparison fails it"
+    config.addinivalue_line("markers", f"{_MARKER}(strict=False): {what}")
     profile = config.getoption("--boundcheck-profile")
     if profile:
         from hypothesis import HealthCheck, settings
@@ -46,12 +58,55 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("boundcheck")
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a marker with arguments that it does not have: a misspelt `strict` would pass in silence."""
+    for item in items:
+        for marker in item.iter_markers(_MARKER):
+            known = not marker.args and set(marker.kwargs) <= {"strict"}
+            if not known or not isinstance(marker.kwargs.get("strict", False), bool):
+                raise pytest.UsageError(f"{item.nodeid}: the marker boundcheck takes strict=True or strict=False")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Let the marker say whether undecided comparisons fail."""
+    marker = item.get_closest_marker(_MARKER)
+    if marker is None or "strict" not in marker.kwargs:
+        return (yield)
+    from boundcheck.testing import STRICT
+
+    before, STRICT[0] = STRICT[0], marker.kwargs["strict"]
+    try:
+        return (yield)
+    finally:
+        STRICT[0] = before
+
+
+# Of the session's scope, so that Hypothesis lets tests with @given use them.
+
+
+@pytest.fixture(scope="session")
 def bound() -> Callable[..., None]:
-    """`boundcheck.testing.assert_bound`, as a fixture."""
+    """`boundcheck.testing.assert_bound`, as a fixture: `bound(my_objective, "<=", log_evidence, model)`."""
     from boundcheck.testing import assert_bound
 
     return assert_bound
+
+
+@pytest.fixture(scope="session")
+def fixed() -> Callable[..., None]:
+    """`boundcheck.testing.assert_fixed`, as a fixture: `fixed("witness.json", lhs=my_objective)`."""
+    from boundcheck.testing import assert_fixed
+
+    return assert_fixed
+
+
+@pytest.fixture(scope="session")
+def boundcheck_models() -> list[FiniteModel]:
+    """Sixty finite models, the same in every run, that meet the corners; for tests without Hypothesis."""
+    from boundcheck.claims.family import finite_models
+
+    return list(finite_models(MODELS))
 
 
 def _records() -> dict[str, Any]:
@@ -77,16 +132,12 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line for each claim: verdict, guarantee, number of models, smallest margin."""
+    """For each claim: verdict, guarantee, number of models, smallest margin, and the corners that were met."""
     records = _records()
     if not records:
         return
     terminalreporter.section("boundcheck")
     width = max(len(name) for name in records)
     for record in sorted(records.values(), key=lambda record: record.name):
-        margin = f"{record.smallest_margin:.3g} nats" if record.models or record.violated else "none decided"
-        undecided = f", {record.undecided} undecided" if record.undecided else ""
-        terminalreporter.write_line(
-            f"{record.name:<{width}}  {record.verdict:<9}  {record.guarantee or '-':<11}  "
-            f"{record.models} models{undecided}, smallest margin {margin}"
-        )
+        for number, line in enumerate(record.lines()):
+            terminalreporter.write_line(f"{record.name if not number else '':<{width}}  {line}")

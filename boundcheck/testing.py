@@ -1,6 +1,7 @@
 """Assertions for a test suite: a bound holds on this model, decided, or the failure shows why it does not.
 
-Every assertion is recorded, so that the pytest plugin can say at the end what was tested how hard.
+Every assertion is recorded, so that the pytest plugin can say at the end what was tested how hard, and which of the
+corners where claims break the models met.
 """
 
 from __future__ import annotations
@@ -8,20 +9,26 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from boundcheck.claims.check import ModelCheck, check
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Outcome, Relation, Verdict
-from boundcheck.errors import BadInput
+from boundcheck.claims.describe import model_text
+from boundcheck.errors import BadInput, ObjectiveFailed
+from boundcheck.evaluators.black_box import BlackBox
+from boundcheck.evaluators.strongest import Model
 from boundcheck.evaluators.values import Value
 from boundcheck.language.build import Formula
 from boundcheck.language.terms import Term
 from boundcheck.models.finite import FiniteModel
-from boundcheck.search.witness import Witness
+from boundcheck.search.black_boxes import replay_line
+from boundcheck.search.corners import corners_of
+from boundcheck.search.regression import Origin, regression_test
+from boundcheck.search.witness import Witness, load_witness
 
 if TYPE_CHECKING:
     from boundcheck.agreement import PROBLEMS as PROBLEMS
@@ -31,39 +38,76 @@ if TYPE_CHECKING:
     from boundcheck.agreement import laws as laws
     from boundcheck.agreement import matrix as matrix
 
+Objective: TypeAlias = Formula | Term | BlackBox
+
 WITNESS_FOLDER = ".boundcheck"
 """Where failures save their counterexamples, under the current directory."""
+
+# --- what was asserted ---------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Record:
-    """What was asserted of one claim in a test run."""
+    """What was asserted of one claim in a test run.
+
+    `models` counts the models on which the claim was decided or left undecided, `corners` those among them that were
+    of each corner: 0 for a corner that models of this kind can be and none was.
+    """
 
     name: str
     models: int = 0
     undecided: int = 0
     violated: int = 0
+    failed: int = 0
     smallest_margin: float = math.inf
     guarantee: str = ""
+    corners: dict[str, int] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
         """The worst verdict met."""
         if self.violated:
             return Outcome.VIOLATED.value
+        if self.failed:
+            return "no number"
         return Outcome.UNDECIDED.value if self.undecided or not self.models else "held"
+
+    @property
+    def missed(self) -> list[str]:
+        """The corners that no model met."""
+        return [corner for corner, models in self.corners.items() if not models]
 
     def merge(self, other: Record) -> None:
         """Add what another process recorded."""
         self.models += other.models
         self.undecided += other.undecided
         self.violated += other.violated
+        self.failed += other.failed
         self.smallest_margin = min(self.smallest_margin, other.smallest_margin)
         self.guarantee = _weaker(self.guarantee, other.guarantee)
+        for corner, models in other.corners.items():
+            self.corners[corner] = self.corners.get(corner, 0) + models
+
+    def lines(self) -> list[str]:
+        """The record as text: the verdict, its guarantee, how many models, how close, and which corners."""
+        margin = f"{self.smallest_margin:.3g} nats" if self.guarantee else "none decided"
+        undecided = f", {self.undecided} undecided" if self.undecided else ""
+        lines = [
+            f"{self.verdict:<9}  {self.guarantee or '-':<11}  {self.models} models{undecided}, smallest margin {margin}"
+        ]
+        met = [f"{corner} {models}" for corner, models in self.corners.items() if models]
+        if self.corners:
+            lines.append(f"corners met: {', '.join(met) or 'none'}")
+        if self.missed:
+            lines.append(f"corners not met: {', '.join(self.missed)}")
+        return lines
 
 
 RECORDS: dict[str, Record] = {}
 """Every claim that was asserted in this process, by name."""
+
+STRICT = [False]
+"""Whether an undecided comparison fails where an assertion does not say; the marker boundcheck(strict=True) sets it."""
 
 _STRENGTH = ("exact", "certified", "numerical", "statistical")
 
@@ -73,32 +117,57 @@ def _weaker(a: str, b: str) -> str:
     return max(known, key=_STRENGTH.index) if known else ""
 
 
+def coverage(name: str) -> dict[str, int]:
+    """How many of the models on which a claim was asserted in this process were of each corner.
+
+    Args:
+        name: what `assert_bound` calls the claim: its `name`, or such as "elbo <= log_evidence".
+
+    Raises:
+        BadInput: a claim that was not asserted.
+
+    >>> from boundcheck.catalogue.objectives import elbo, log_evidence
+    >>> model = FiniteModel(prior=["1/2", "1/2"], likelihood=[[1], [1]], encoder=[[0, 1]])
+    >>> assert_bound(elbo, "<=", log_evidence, model, name="my claim")
+    >>> coverage("my claim")["zeros"]
+    1
+    """
+    if name not in RECORDS:
+        raise BadInput("name", name, f"a claim that was asserted: {', '.join(RECORDS) or 'none was'}")
+    return dict(RECORDS[name].corners)
+
+
+# --- assertions ----------------------------------------------------------------------------------------------------
+
+
 def assert_bound(
-    lhs: Formula | Term,
+    lhs: Objective,
     relation: Relation,
-    rhs: Formula | Term,
-    model: FiniteModel,
-    x: int | None = None,
+    rhs: Objective,
+    model: Model,
+    x: Any = None,
     *,
     name: str | None = None,
-    strict: bool = False,
+    strict: bool | None = None,
 ) -> None:
     """Assert `lhs relation rhs` on a model, at one observation or at every possible one.
 
     Inside a Hypothesis test the margin is made its target, so that the search goes where the bound is tightest.
 
     Args:
-        lhs: the formula on the left: a function of (m, x), or a term.
+        lhs: the objective on the left: a function of (m, x), a term, or a `black_box`.
         relation: "<=" or "==".
-        rhs: the formula on the right.
-        model: the finite model.
-        x: the observation; every possible one if not given.
+        rhs: the objective on the right.
+        model: the model.
+        x: the observation; for a finite model every possible one if not given.
         name: what to call the claim in reports; by default the functions' names.
-        strict: whether an undecided comparison (a side without a value, a tie of enclosures) fails too.
+        strict: whether an undecided comparison (a side without a value, a tie of enclosures, two numbers within the
+            error of a black box) fails too; by default as the marker `boundcheck(strict=...)` of the test says.
 
     Raises:
         AssertionError: the claim is violated; the message shows the model, both values exactly, and how to replay it.
         BadInput: an unknown relation, an observation or a table that the model does not have.
+        ObjectiveFailed: a black box that gives no number.
 
     >>> from boundcheck.catalogue.objectives import elbo, log_evidence
     >>> model = FiniteModel(prior=["1/2", "1/2"], likelihood=[[1], [1]], encoder=[["1/3", "2/3"]])
@@ -106,32 +175,83 @@ def assert_bound(
     """
     title = name or f"{_name(lhs)} {relation} {_name(rhs)}"
     claim = _claim(title, lhs, relation, rhs)
-    observations = range(model.sizes["x"]) if x is None else [x]
     record = RECORDS.setdefault(title, Record(title))
-    decided, smallest = False, math.inf
-    for each in observations:
-        if not (0 <= each < model.sizes["x"]):
-            raise BadInput("x", each, f"the number of an observed state, 0 to {model.sizes['x'] - 1}")
+    strict = STRICT[0] if strict is None else strict
+    smallest, counted = math.inf, False
+    for each in _observations(model, x):
         if not claim.applies(model, each):
             continue
-        verdict = check(claim, model, each)
-        decided = True
-        _note(record, verdict)
-        smallest = min(smallest, verdict.margin)
+        try:
+            verdict = check(claim, model, each)
+        except ObjectiveFailed:
+            record.failed += 1
+            raise
+        if not counted:
+            counted = True
+            record.models += 1
+            for corner, met in corners_of(model, each).items():
+                record.corners[corner] = record.corners.get(corner, 0) + met
+        margin = -abs(verdict.margin) if relation == "==" else verdict.margin
+        _note(record, verdict, margin)
+        smallest = min(smallest, margin)
         if verdict.outcome is Outcome.VIOLATED or (strict and verdict.outcome is Outcome.UNDECIDED):
             raise AssertionError(_failure(ModelCheck(claim, model, each, verdict)))
     _target(smallest, title)
-    if decided:
-        record.models += 1
+
+
+def assert_fixed(path: str | Path, *, lhs: Objective | None = None, rhs: Objective | None = None) -> None:
+    """Assert that a saved counterexample is none any more, with an objective of yours in the place of a side.
+
+    Args:
+        path: the witness file.
+        lhs: the objective to put on the left; the one that the file holds if not given.
+        rhs: the same for the right.
+
+    Raises:
+        AssertionError: the claim is violated on the saved model.
+        BadInput: a file that is no witness; a black box that the file names and that was not given.
+
+    >>> import tempfile
+    >>> from boundcheck.catalogue import find
+    >>> from boundcheck.catalogue.objectives import denoising_coupled
+    >>> from boundcheck.claims import check_model
+    >>> claim = find("denoising-decoupled-below-evidence")
+    >>> path = Path(tempfile.mkdtemp()) / "witness.json"
+    >>> Witness.of(check_model(claim, claim.witness())).save(path)
+    >>> assert_fixed(path, lhs=denoising_coupled)
+    """
+    witness = load_witness(path)
+    old = witness.claim
+    for given, side in ((lhs, old.lhs), (rhs, old.rhs)):
+        if given is None and isinstance(side, BlackBox) and side.function in witness.absent:
+            witness.replay()  # says which callable is missing
+    claim = Claim(old.name, lhs or old.lhs, old.relation, rhs or old.rhs, covering=old.covering)
+    verdict = check(claim, witness.model, witness.x)
+    if verdict.outcome is Outcome.VIOLATED:
+        raise AssertionError(_failure(ModelCheck(claim, witness.model, witness.x, verdict), path))
 
 
 @lru_cache(maxsize=256)
-def _claim(title: str, lhs: Formula | Term, relation: Relation, rhs: Formula | Term) -> Claim:
+def _claim(title: str, lhs: Objective, relation: Relation, rhs: Objective) -> Claim:
     """A property test asks for the same claim hundreds of times."""
     return Claim(title, lhs, relation, rhs)
 
 
+def _observations(model: Model, x: Any) -> list[Any]:
+    if not isinstance(model, FiniteModel):
+        if x is None:
+            raise BadInput("x", x, "the observation", "a continuous model has no list of them: pass x=...")
+        return [x]
+    if x is None:
+        return list(range(model.sizes["x"]))
+    if isinstance(x, bool) or not isinstance(x, int) or not (0 <= x < model.sizes["x"]):
+        raise BadInput("x", x, f"the number of an observed state, 0 to {model.sizes['x'] - 1}")
+    return [x]
+
+
 def _name(formula: Any) -> str:
+    if isinstance(formula, BlackBox):
+        return formula.name
     named = getattr(formula, "__name__", None)
     if named is None and hasattr(formula, "func"):
         parameters = ", ".join(f"{key}={value}" for key, value in formula.keywords.items())
@@ -139,12 +259,12 @@ def _name(formula: Any) -> str:
     return named if named and named != "<lambda>" else str(getattr(formula, "text", "formula"))
 
 
-def _note(record: Record, verdict: Verdict) -> None:
+def _note(record: Record, verdict: Verdict, margin: float) -> None:
     if verdict.outcome is Outcome.UNDECIDED:
         record.undecided += 1
         return
     record.violated += verdict.outcome is Outcome.VIOLATED
-    record.smallest_margin = min(record.smallest_margin, verdict.margin)
+    record.smallest_margin = min(record.smallest_margin, margin)
     record.guarantee = _weaker(record.guarantee, verdict.guarantee.value if verdict.guarantee else "")
 
 
@@ -160,28 +280,34 @@ def _target(margin: float, label: str) -> None:
             target(-margin, label=label)
 
 
-def _failure(found: ModelCheck) -> str:
-    verdict = found.verdict
+# --- failures ------------------------------------------------------------------------------------------------------
+
+
+def _failure(found: ModelCheck, saved: str | Path | None = None) -> str:
+    verdict, model = found.verdict, found.model
     lines = [f"{found.claim.name}: {verdict}", f"  {found.claim}", f"at x = {found.x} on the model"]
-    assert isinstance(found.model, FiniteModel)
-    lines += [f"  {line}" for line in model_table(found.model)]
+    if isinstance(model, FiniteModel):
+        lines += [f"  {line}" for line in model_table(model)]
+    else:
+        lines += [f"  {role:<11} {law}" for role, law in model_text(model, found.x)]
     if verdict.lhs is not None and verdict.rhs is not None:
         lines += [f"lhs = {_shown(verdict.lhs)}", f"rhs = {_shown(verdict.rhs)}"]
         lines.append(f"rhs - lhs = {verdict.margin:.6g} nats")
+    lines += [f"{box.name} is a black box: trusted {box.trust}" for box in found.claim.black_boxes]
     if verdict.outcome is Outcome.VIOLATED:
-        path = save_witness(found)
+        path = saved or save_witness(found)
         if path is not None:
-            lines.append(f"replay: boundcheck replay {path}")
+            lines.append(f"replay: {replay_line(path, found.claim)}")
     return "\n".join(lines)
 
 
 def _shown(value: Value) -> str:
     text, number = str(value), f"{float(value):.12g}"
-    return text if text == number else f"{text} = {number}"
+    return text if text == number or text.startswith(number) else f"{text} = {number}"
 
 
 def save_witness(found: ModelCheck, folder: str | Path = WITNESS_FOLDER) -> Path | None:
-    """Save a certified violation as a witness file named after its claim; None if that cannot be done."""
+    """Save a violation as a witness file named after its claim; None if that cannot be done."""
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in found.claim.name).strip("-") or "claim"
     path = Path(folder) / f"{safe[:60]}.json"
     try:
@@ -211,44 +337,6 @@ def _flat(row: Any) -> str:
     return "  ".join(str(entry) for entry in row)
 
 
-def regression_test(witness: Witness) -> str:
-    """A witness as a ready pytest test: it fails for as long as the claim fails on this model.
-
-    >>> from boundcheck.catalogue import find
-    >>> from boundcheck.claims import check_model
-    >>> claim = find("denoising-readings-agree")
-    >>> source = regression_test(Witness.of(check_model(claim, claim.witness())))
-    >>> print(source.splitlines()[-1].strip())
-    assert check(claim, model, x=0).outcome is not Outcome.VIOLATED
-    """
-    import json
-    import pprint
-
-    lhs, rhs = (json.dumps(witness.to_json()["claim"][side]) for side in ("lhs", "rhs"))
-    identifier = "".join(c if c.isalnum() else "_" for c in witness.claim.name).strip("_").lower() or "claim"
-    tables = {key: value for key, value in witness.model.to_json().items() if key not in ("format", "kind")}
-    model = pprint.pformat(tables, width=100, sort_dicts=False)
-    return f'''"""A counterexample that boundcheck found: {witness.claim.name}."""
-
-import json
-
-from boundcheck import Claim, FiniteModel, Outcome, check
-from boundcheck.language import from_json
-
-# {witness.claim}
-LHS = json.loads(r"""{lhs}""")
-RHS = json.loads(r"""{rhs}""")
-TABLES = {model}
-
-
-def test_{identifier}_counterexample():
-    model = FiniteModel(**TABLES)
-    # To test your own formulas instead, put the functions in the place of from_json(...).
-    claim = Claim({witness.claim.name!r}, from_json(LHS), {witness.claim.relation!r}, from_json(RHS))
-    assert check(claim, model, x={witness.x}).outcome is not Outcome.VIOLATED
-'''
-
-
 _AGREEMENT = ("PROBLEMS", "Disagreement", "Problem", "check_evaluator", "laws", "matrix")
 
 
@@ -259,3 +347,16 @@ def __getattr__(name: str) -> Any:
     from boundcheck import agreement
 
     return getattr(agreement, name)
+
+
+__all__ = [
+    "RECORDS",
+    "Origin",
+    "Record",
+    "assert_bound",
+    "assert_fixed",
+    "coverage",
+    "model_table",
+    "regression_test",
+    "save_witness",
+]

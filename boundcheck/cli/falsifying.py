@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from boundcheck.cli.options import EPILOG, common, exit_code
@@ -34,11 +36,11 @@ def falsify_command(
         witness_json,
     )
     from boundcheck.cli.report import Screen, print_json, progress_of
-    from boundcheck.cli.targets import find_claim, users_code
+    from boundcheck.cli.targets import find_claim, origin_of, users_code
     from boundcheck.search.falsify import DEFAULT_BUDGET, falsify
     from boundcheck.search.files import write_text
+    from boundcheck.search.regression import regression_test
     from boundcheck.search.witness import Witness
-    from boundcheck.testing import regression_test
 
     claim = find_claim(name)
     most = budget or DEFAULT_BUDGET
@@ -47,7 +49,8 @@ def falsify_command(
     found = search.witness
     saved = save_witness(found, save)
     if found is not None and test_file is not None:
-        write_text(test_file, regression_test(Witness.of(found)), "--test")
+        folder = Path(test_file).resolve().parent
+        write_text(test_file, regression_test(Witness.of(found), origin_of(name), folder), "--test")
     verdict = "violated" if found else "undecided"
     if as_json:
         what = found.to_json() if found else {"claim": claim.name, "verdict": verdict, "guarantee": None}

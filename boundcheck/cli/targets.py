@@ -17,6 +17,7 @@ from boundcheck.claims.claim import Claim
 from boundcheck.errors import BadInput, BoundcheckError, UnknownName
 from boundcheck.evaluators.black_box import BlackBox
 from boundcheck.language import Term, to_json
+from boundcheck.search.regression import Form, Origin
 
 MODULE_NAME = "boundcheck_users_claims"
 
@@ -63,6 +64,20 @@ def find_objectives(target: str) -> list[BlackBox | Callable[..., Any]]:
     if isinstance(value, Claim | Term) or not callable(value):
         raise BadInput(f"{path}:{name}", value, "a function of (m, x) that returns a number, or a claim that has one")
     return [value]
+
+
+def origin_of(target: str) -> Origin | None:
+    """Where the code of a claim is that `find_claim` found last, for a test that imports it; None in the catalogue."""
+    path, colon, name = target.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        return None
+    value: Any = getattr(sys.modules[MODULE_NAME], name)
+    form: Form = "objective"
+    if isinstance(value, Claim):
+        form = "claim"
+    elif not isinstance(value, Term | BlackBox) and _takes_nothing(value):
+        form = "maker"
+    return Origin(path, name, form)
 
 
 @contextlib.contextmanager
@@ -178,4 +193,4 @@ def _is_own(value: object, module: ModuleType) -> bool:
     return inspect.isfunction(value) and value.__module__ == module.__name__
 
 
-__all__ = ["find_claim", "find_objectives", "roles_of", "users_code"]
+__all__ = ["find_claim", "find_objectives", "origin_of", "roles_of", "users_code"]
