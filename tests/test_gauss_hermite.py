@@ -290,6 +290,18 @@ def test_a_steep_step_is_owned_up_to(nodes):
     assert math.isinf(evaluate(O.log_evidence, model, 1, nodes=nodes).error)
 
 
+@pytest.mark.parametrize("objective", [O.log_evidence, O.eubo])
+def test_a_posterior_beyond_all_nodes_is_owned_up_to(objective):
+    """At a billion nats rules of all sizes agree to a thousandth, and all of them end long before the posterior."""
+    model = ContinuousModel(
+        Normal(-141.875, 6 * 2.0**-12), lambda z: Normal(-1.5 * z - 0.0625, 2.0**-7), lambda x: Normal(603.5, 2.0**-11)
+    )
+    value = evaluate(objective, model, 585.3125)
+    assert math.isinf(value.error)
+    spread = ContinuousModel(Uniform(0, 1), lambda z: Normal(9 * z, 1), lambda x: Uniform(0, 1))
+    assert math.isfinite(evaluate(objective, spread, 20.0).error)  # the end of a Uniform law is no end of the nodes
+
+
 def test_a_divergent_integral_is_owned_up_to():
     light = ContinuousModel(Normal(0, 1), lambda z: Normal(z, 1), encoder=lambda x: Normal(0, "1/2"))
     for n in (2, 3):

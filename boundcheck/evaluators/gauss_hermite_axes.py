@@ -11,7 +11,7 @@ from boundcheck.errors import CannotCompute
 from boundcheck.evaluators.gauss_hermite_rules import NAME, Array, plain, standard_rule, table
 from boundcheck.language.terms import OBSERVED, Plate, Term, Var
 from boundcheck.models.continuous import ContinuousModel
-from boundcheck.models.densities import Density, Mixture
+from boundcheck.models.densities import Density, Mixture, Uniform
 
 Point: TypeAlias = tuple[Any, ...]
 """The components of a variable's point, each a number or an array over the axes."""
@@ -51,6 +51,8 @@ class Axes:
         self.node_weights: dict[int, Array] = {}
         """The largest log-weight that the nodes of an axis have."""
         self.multisets: set[int] = set()
+        self.bounded: set[int] = set()
+        """Axes of Uniform laws, which end where their nodes do."""
         self.watched: frozenset[int] = frozenset()
         """Axes, counted from the outermost, along which densities are exponentiated and summed."""
 
@@ -91,6 +93,7 @@ class Axes:
         self.node_weights[self.depth] = np.max(log_weights.reshape(len(log_weights), -1), axis=1)
         self._mark(self.sums, density.discrete)
         self._mark(self.multisets, False)
+        self._mark(self.bounded, isinstance(density, Uniform))
         self.depth += 1
         self._fits(nodes, log_weights)
         return nodes, np.broadcast_to(log_weights, np.broadcast_shapes(log_weights.shape, nodes.shape))

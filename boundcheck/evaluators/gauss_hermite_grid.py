@@ -197,6 +197,16 @@ class Grid(Axes):
                 if axis not in self.multisets:
                     self.hidden = self.hidden or any(turns_unseen(part, weights) for part, weights in along)
 
+    def _watch_ends(self, terms: Array, count: int) -> None:
+        """Notice a sum over the first axes whose largest term is at an outermost node: its mass may lie beyond."""
+        tops = np.max(terms, axis=tuple(range(count)), keepdims=True)
+        axes = frozenset(range(self.depth - count, self.depth)) - self.bounded
+        for axis, along in self._rules_along(terms, axes):
+            if axis not in self.multisets:
+                top = np.moveaxis(tops, np.ndim(terms) - 1 - axis, 0)[0]
+                ends = [np.maximum(part[0], part[-1]) for part, _ in along]
+                self.hidden = self.hidden or any(np.any((end >= top) & np.isfinite(top)) for end in ends)
+
     def _rules_along(self, values: Array, axes: frozenset[int]) -> Iterator[tuple[int, list[tuple[Array, Array]]]]:
         """For each axis of nodes the values on it, nodes first, and the nodes' log-weights, one rule at a time."""
         for axis in axes - self.sums:
@@ -230,7 +240,9 @@ class Grid(Axes):
     def _total(self, log_weight: Array, body: Array, axes: int, logged: bool) -> Array:
         axis, gone = tuple(range(axes)), np.isneginf(log_weight)
         if logged:
-            return _log_sum(np.where(gone, -np.inf, log_weight + body), axis)
+            terms = np.where(gone, -np.inf, log_weight + body)
+            self._watch_ends(terms, axes)
+            return _log_sum(terms, axis)
         product = np.exp(log_weight) * body
         product = np.where(np.isinf(body), body, product)  # where exp underflows an infinite value still counts
         product = np.where(gone, 0.0, product)
@@ -279,6 +291,7 @@ class Grid(Axes):
         self._fits(log_weight, log_density)
         log_weight = log_weight + log_density
         if law.rescale:
+            self._watch_ends(log_weight, axes)
             log_weight = log_weight - _log_sum(log_weight, tuple(range(axes)))
         return tuple(points), log_weight
 
