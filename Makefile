@@ -16,10 +16,10 @@ export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint format docs sweep demo bench clean
+.PHONY: help setup test lint format docs sweep certainty demo bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 16
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
 
 setup: $(STAMP)  ## create .venv and install everything (the other targets do it by themselves)
 
@@ -62,6 +62,9 @@ docs: $(STAMP)  ## build the documentation into site/
 
 sweep: $(STAMP)  ## the slow sweeps that `make test` leaves out
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m slow
+
+certainty: $(STAMP)  ## every evaluator against independent truths on thousands of random models, with its figures
+	OMP_NUM_THREADS=1 $(PY) tests/certainty.py --processes $(WORKERS)
 
 demo: $(STAMP)  ## the counterexample, then a small trained model against its bounds
 	$(BIN)/boundcheck reproduce bernoulli
