@@ -59,7 +59,7 @@ def regression_test(witness: Witness, origin: Origin | None = None, folder: str 
     >>> claim = find("denoising-readings-agree")
     >>> source = regression_test(Witness.of(check_model(claim, claim.witness())))
     >>> print(source.splitlines()[-1].strip())
-    assert check(claim, model, x=0).outcome is not Outcome.VIOLATED
+    assert verdict.outcome is not Outcome.VIOLATED, f"{verdict}: {verdict.lhs} == {verdict.rhs}"
     """
     claim = witness.claim
     if origin is None and claim.black_boxes:
@@ -79,7 +79,8 @@ TABLES = {model}
 def test_{identifier}_counterexample():
     model = FiniteModel(**TABLES)
     {made}
-    assert check(claim, model, x={witness.x}).outcome is not Outcome.VIOLATED
+    verdict = check(claim, model, x={witness.x})
+    assert verdict.outcome is not Outcome.VIOLATED, f"{{verdict}}: {{verdict.lhs}} {claim.relation} {{verdict.rhs}}"
 '''
 
 
