@@ -81,7 +81,10 @@ def test_black_boxes_agree_with_formulas_on_models_with_all_corners() -> None:
     compared = 0
     for model in finite_models(40, seed=3):
         for x in range(model.sizes["x"]):
+            positive = all((model.table(role) > 0).all() for role in ("joint", "encoder"))
             for box, formula in ((numpy_elbo, elbo), (numpy_decoupled, denoising_decoupled)):
+                if box is numpy_decoupled and not positive:
+                    continue
                 value = evaluate(black_box(box, reads=("encoder", "corruption")), model, x)
                 truth = float(evaluate(formula, model, x))
                 if math.isfinite(truth) and math.isfinite(float(value)):
