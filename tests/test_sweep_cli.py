@@ -129,9 +129,11 @@ def test_own_claims_are_swept_and_a_violation_is_exit_code_one(own: Path, capsys
     assert [each["claim"] for each in found["claims"]] == names
     assert run(["replay", f"out/{found['claims'][0]['file']}"]) == 1
     capsys.readouterr()
+    assert serial(*names, "--seeds", "2", "--budget", "50", "--out", "out") == 1
+    assert "boundcheck replay out/witnesses/mine.py-wrong_iwae.json" in capsys.readouterr().out
     assert serial(*names[1:], "--seeds", "2", "--budget", "50") == 0
     printed = capsys.readouterr().out
-    assert "jvi-below-evidence\trefuted\t2\t" in printed and "that proves nothing" in printed
+    assert "jvi-below-evidence\trefuted\t2 of 2\t" in printed and "that proves nothing" in printed
 
 
 def test_an_edit_of_an_own_claim_is_another_plan(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,14 +156,15 @@ def _dask_client(scheduler: str | None, workers: int) -> Iterator[Any]:
     import logging
 
     from boundcheck.errors import BadInput, require
+    from boundcheck.search.sweep_run import interrupts_held
 
     distributed = require("distributed", "dask", "--executor dask")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told in one line
     if scheduler is None:
-        with (
-            distributed.LocalCluster(workers, threads_per_worker=1, dashboard_address=None) as cluster,
-            distributed.Client(cluster) as client,
-        ):
+        quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+        with interrupts_held():
+            cluster = distributed.LocalCluster(workers, threads_per_worker=1, **quiet)
+        with cluster, distributed.Client(cluster) as client:
             yield client
         return
     try:
@@ -211,15 +212,12 @@ def _show(screen: Screen, found: Report, out: str | None) -> None:
         remarks = {
             "CONTRADICTION": each.contradiction,
             "not known to be false": each.unexpected and not each.contradiction,
-            "false, and not found": each.missed,
+            "not found": each.missed,
             f"{len(each.failed)} failed": bool(each.failed),
         }
         told = ", ".join(remark for remark, applies in remarks.items() if applies)
-        file = each.file if out is not None and each.file else ""
-        rows.append(
-            (each.name, each.status, str(each.tasks), str(each.models), str(each.violations), smallest, file, told)
-        )
-    screen.table(("claim", "status", "searches", "models", "violations", "smallest", "witness", "remark"), rows)
+        rows.append((each.name, each.status, f"{each.violations} of {each.tasks}", str(each.models), smallest, told))
+    screen.table(("claim", "status", "violated", "models", "smallest", "remark"), rows)
     screen.line()
     screen.line(f"{found.plan.what}: {len(found.plan.tasks)} tasks, {found.models} models")
     for each in found.contradictions:
@@ -236,3 +234,8 @@ def _show(screen: Screen, found: Report, out: str | None) -> None:
         screen.line("no claim is violated that was not known to be false; that proves nothing of the others")
     if out is not None:
         screen.line(f"report: {out}/report.json")
+        for each in found.claims:
+            if each.file is not None and each.unexpected:
+                screen.line(f"replay: boundcheck replay {shlex.quote(f'{out}/{each.file}')}")
+        if any(each.file is not None for each in found.claims):
+            screen.line(f"smallest counterexamples, one file a claim: {out}/witnesses/")

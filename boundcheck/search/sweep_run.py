@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from concurrent.futures.process import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -100,7 +100,7 @@ class ProcessWorkers:
         self._watched = watched
 
     def submit(self, work: Work, text: str) -> Future[str]:
-        with one_thread(), _interrupts_held():  # a worker may be started here, and takes over both
+        with one_thread(), interrupts_held():  # a worker may be started here, and takes over both
             return self._pool.submit(work, text)
 
     def restart(self) -> bool:
@@ -129,11 +129,15 @@ def _prepare_worker(watched: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal; one that is just starting would answer with a traceback."""
+def interrupts_held() -> Iterator[None]:
+    """Put Ctrl-C off, and keep it from processes that are started within.
+
+    It reaches all processes of a terminal, and each of them would answer with a traceback.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # its start would let the signal through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -271,4 +275,4 @@ def _result(future: Future[str], task: Task) -> str:
         raise CannotCompute("the executor", task.key, f"{type(error).__name__}: {error}") from None
 
 
-__all__ = ["GivenWorkers", "ProcessWorkers", "SerialExecutor", "Work", "Workers", "run_tasks"]
+__all__ = ["GivenWorkers", "ProcessWorkers", "SerialExecutor", "Work", "Workers", "interrupts_held", "run_tasks"]
