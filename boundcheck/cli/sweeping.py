@@ -32,7 +32,7 @@ SECONDS_TO_REACH_A_SCHEDULER = 10
     "--count",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Models for each seed, for claims about continuous models.  [default: 60]",
+    help="Models for each seed, for claims about continuous models.  [default: 400]",
 )
 @click.option(
     "--sizes",
@@ -111,17 +111,17 @@ def sweep_command(
 
 def _plan(names: tuple[str, ...], seeds: range, budget: int | None, count: int | None, sizes: tuple[str, ...]) -> Any:
     from boundcheck.catalogue import claims
-    from boundcheck.claims.survey import DEFAULT_COUNT
     from boundcheck.cli.targets import find_claim
     from boundcheck.search.falsify import DEFAULT_BUDGET
     from boundcheck.search.sweep import plan_of
+    from boundcheck.search.sweep_plan import CONTINUOUS_COUNT
 
     named = {name: find_claim(name) for name in names} if names else claims()
     return plan_of(
         named,
         seeds=seeds,
         budget=budget or DEFAULT_BUDGET,
-        count=count or DEFAULT_COUNT,
+        count=count or CONTINUOUS_COUNT,
         sizes=[_sizes(text) for text in sizes],
     )
 

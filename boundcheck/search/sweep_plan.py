@@ -27,6 +27,10 @@ from boundcheck.search.batch import Sizes, needs
 from boundcheck.search.falsify import DEFAULT_BUDGET
 
 Kind = Literal["judge", "search", "survey"]
+CONTINUOUS_COUNT = 400
+"""How many models of a continuous family are tried from each seed unless told otherwise: one after the other, without
+the proposals that a search among tables has, so that a claim that fails on a thirtieth of them is still refuted."""
+
 MOST_STATES = 12
 """Of x, of z and of x~, in a search at given sizes."""
 
@@ -93,7 +97,7 @@ def plan_of(
     *,
     seeds: Sequence[int] = range(5),
     budget: int = DEFAULT_BUDGET,
-    count: int = DEFAULT_COUNT,
+    count: int = CONTINUOUS_COUNT,
     sizes: Sequence[Sizes] = (),
 ) -> Plan:
     """The plan of a sweep: each claim judged once, then tried from every seed, at every one of the sizes.
@@ -255,4 +259,14 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-__all__ = ["Kind", "Plan", "Task", "claim_from_json", "claim_to_json", "plan_of", "program", "version"]
+__all__ = [
+    "CONTINUOUS_COUNT",
+    "Kind",
+    "Plan",
+    "Task",
+    "claim_from_json",
+    "claim_to_json",
+    "plan_of",
+    "program",
+    "version",
+]
