@@ -81,7 +81,8 @@ class AnnealedWeights:
         Reverse: -log mean_c 1/w_c, whose expectation is at least log p(x).
         """
         sign = -1 if self.reverse else 1
-        return sign * (np.logaddexp.reduce(sign * self.log_weights, axis=0) - math.log(len(self.log_weights)))
+        with np.errstate(invalid="ignore"):  # a failed example's are NaN
+            return sign * (np.logaddexp.reduce(sign * self.log_weights, axis=0) - math.log(len(self.log_weights)))
 
     @cached_property
     def _wealth(self) -> Wealth:
