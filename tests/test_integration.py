@@ -465,6 +465,32 @@ def test_kinks_that_meet_at_a_node():
             _check(value, mp.log((1 + distance) / 4) - distance)
 
 
+def test_edges_of_mixtures_inside_a_logarithm():
+    """q~ is 1/2 on [0, 1/2] and [1, 3/2] and 1 between: outside its edges a component counts for nothing."""
+    half = {0: "1/2", "1/2": "1/2"}
+    model = ContinuousModel(
+        Normal(0, 1), lambda z: Normal(0, 1), lambda v: Uniform(v, v + 1), corruption=lambda x: Discrete(half)
+    )
+    _check(evaluate(objectives.marginal_negative_entropy, model, 0), -mp.log(2) / 2)
+    with mp.workdps(40):
+        cross = -mp.mpf(17) / 48 - mp.log(2 * mp.pi) / 2  # E z^2 = (1/3 + 13/12) / 2
+        _check(evaluate(objectives.marginal_elbo, model, 0), cross - mp.log(2 * mp.pi) / 2 + mp.log(2) / 2)
+
+
+def test_edges_of_a_mixture_to_a_power():
+    """A prior that is 1/2, 1, 1/2 on pieces of [0, 3/2], under a flat encoder on [0, 2] and on [1/2, 5/2]."""
+    prior = Mixture(("1/2", "1/2"), (Uniform(0, 1), Uniform("1/2", "3/2")))
+    for low, root in ((0, mp.sqrt(mp.mpf(1) / 2) + mp.mpf(1) / 2), (0.5, mp.sqrt(mp.mpf(1) / 2) / 2 + mp.mpf(1) / 2)):
+        model = ContinuousModel(prior, lambda z: BernoulliLogit(0 * z), lambda x, low=low: Uniform(low, low + 2))
+        # 2 log of the integral of sqrt(p(z)/2 * 1/2)
+        _check(evaluate(objectives.renyi, model, 1, alpha="1/2"), 2 * mp.log(root / 2))
+    narrow = ContinuousModel(prior, lambda z: BernoulliLogit(0 * z), lambda x: Uniform("1/4", "5/4"))
+    _check(evaluate(lambda m, x: kl(m.encoder(x), m.prior()), narrow, 1), mp.log(2) / 2)
+    wide = ContinuousModel(prior, lambda z: BernoulliLogit(0 * z), lambda x: Uniform(-1, 1))
+    with pytest.raises(CannotCompute, match="Uniform"):
+        evaluate(lambda m, x: kl(m.encoder(x), m.prior()), wide, 1)
+
+
 def test_uniform_edges():
     model = ContinuousModel(Uniform(0, 1), lambda z: Normal(z, "1e-4"), lambda x: Normal(0, 1))
     with mp.workdps(40):

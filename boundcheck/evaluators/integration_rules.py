@@ -24,6 +24,7 @@ from boundcheck.evaluators.integration_atoms import Growth, Kink, LogSquare, Opa
 from boundcheck.evaluators.integration_forms import Form, LogSum
 from boundcheck.evaluators.integration_numbers import Unbounded, as_float, sign, whole_number
 from boundcheck.evaluators.integration_tails import diverges, tail_bound
+from boundcheck.evaluators.integration_walls import edges_inside_logarithms, on_piece
 from boundcheck.evaluators.integration_window import Interval, Window, window_of
 
 MOST_NODES = 4000
@@ -42,6 +43,8 @@ def integral(exponent: Form, factors: Sequence[Form], domain: Interval, bits: in
     Raises:
         Unbounded: no certified bound is known for such an integrand.
     """
+    if edges := edges_inside_logarithms((exponent, *factors)):
+        return _by_pieces(exponent, factors, domain, edges, bits)
     lower, upper = _narrowed(domain, exponent)
     if lower is not None and upper is not None and not lower < upper:
         if lower >= upper:
@@ -66,6 +69,30 @@ def integral(exponent: Form, factors: Sequence[Form], domain: Interval, bits: in
         except Unbounded:
             pass
     return _adaptive(exponent, factors, (lower, upper), bits)
+
+
+def _by_pieces(exponent: Form, factors: Sequence[Form], domain: Interval, edges: Sequence[Any], bits: int) -> arb:
+    """The integral between neighbouring edges of the components of mixtures, added up."""
+    total = arb(0)
+    for piece in pairwise((None, *edges, None)):
+        inside = on_piece(exponent, piece)
+        if inside is None:
+            continue  # the density is zero there
+        lower, upper = (
+            end if other is None else other if end is None else _extreme(end, other, direction)
+            for end, other, direction in zip(piece, domain, (1, -1), strict=True)
+        )
+        low, high = _narrowed((lower, upper), inside)
+        if low is not None and high is not None and low >= high:
+            continue
+        parts = [on_piece(factor, piece) for factor in factors]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            raise Unbounded("Uniform, whose log-density is -inf on a part of what is integrated over")
+        total += integral(inside, known, (lower, upper), bits)
+    if total.is_nan():
+        raise Unbounded("pieces whose integrals are infinite of both signs")
+    return total
 
 
 def _falls_like_a_gaussian(exponent: Form) -> bool:
