@@ -20,6 +20,7 @@ CONTINUOUS = {name: claim for name, claim in claims().items() if claim.family !=
 REFUTED = {
     "gaussian-denoising-decoupled-below-evidence",
     "gaussian-denoising-coupled-above-marginal-elbo",
+    "gaussian-sivi-without-below-evidence",
     "concrete-discrete-kl-below-evidence",
     "narrow-dequantisation-below-mass",
 }

@@ -53,6 +53,7 @@ def cases(family: str, count: int, seed: int = 0) -> Iterator[tuple[Model, Seque
 
 CONTINUOUS = {
     "linear-gaussian": "linear_gaussian",
+    "gaussian-mixing": "gaussian_mixing",
     "relaxed-bernoulli": "relaxed_bernoulli",
     "data-densities": "data_densities",
 }

@@ -21,8 +21,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
+from boundcheck.language.averages import is_normalised
 from boundcheck.language.build import exp, exp_series, log
-from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
+from boundcheck.language.laws import Law, MixtureLaw, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
     OBSERVED,
@@ -44,15 +45,6 @@ from boundcheck.language.terms import (
 
 _LONGEST_CLIMB = 5
 _MOST_STEPS = 400
-
-
-def is_normalised(law: Law) -> bool:
-    """True if the law integrates to one by its form or by the model's validation, not merely by a user's word."""
-    if isinstance(law, ModelLaw):
-        return law.role != "joint"
-    if isinstance(law, MixtureLaw):
-        return is_normalised(law.mixing) and is_normalised(law.component)
-    return isinstance(law, DensityLaw) and law.rescale
 
 
 def acyclic(parents: dict[Term, frozenset[Var]]) -> bool:

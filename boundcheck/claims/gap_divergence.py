@@ -1,7 +1,7 @@
 """Why a difference of averages is zero, or not negative, on every model.
 
-Both sides become sums of averages, of which what is on both sides cancels (`gap_averages`). What is left is read in
-one of two ways.
+Both sides become sums of averages (`language.averages`), of which what is on both sides cancels. What is left is read
+in one of two ways.
 
 - Jensen under common draws: the averages share their first draws, and given those the rest is non-negative by the
   rules of `gap_climb`. (The density of q~ inside a logarithm against copies of x~: SIVI without x~_0, Lemma 1.)
@@ -19,7 +19,8 @@ from fractions import Fraction
 from itertools import combinations, product
 
 from boundcheck.claims.gap import nonnegative_by_form
-from boundcheck.claims.gap_averages import (
+from boundcheck.claims.gap_climb import acyclic
+from boundcheck.language.averages import (
     MOST_LINKS,
     Average,
     Link,
@@ -28,13 +29,14 @@ from boundcheck.claims.gap_averages import (
     drawn,
     embeddings,
     few,
+    is_normalised,
     over,
     parents,
+    summands,
     written_out,
 )
-from boundcheck.claims.gap_climb import acyclic, is_normalised
 from boundcheck.language.build import log
-from boundcheck.language.terms import Apply, Const, Expect, Integrate, LogDensity, Term, Var, add, multiply, substitute
+from boundcheck.language.terms import Apply, Expect, Integrate, LogDensity, Term, Var, add, multiply, substitute
 
 _MOST_PARTS = 12
 _MOST_COPIES = 4
@@ -165,20 +167,8 @@ def is_density(term: Term, var: Var) -> bool:
     if isinstance(inside, Expect):
         plain = not inside.var.plates and is_normalised(inside.law) and var not in parents(inside.law)
         return plain and is_density(_logarithm(inside.body), var)
-    parts = _parts(inside)
+    parts = summands(inside)
     return bool(parts) and sum(w for w, _ in parts) == 1 and all(w > 0 and is_density(p, var) for w, p in parts)
-
-
-def _parts(term: Term) -> list[tuple[Fraction, Term]]:
-    """sum_i w_i exp(t_i) as pairs (w_i, t_i); empty for other forms."""
-    if isinstance(term, Apply) and term.op == "exp":
-        return [(Fraction(1), term.args[0])]
-    if isinstance(term, Apply) and term.op == "add":
-        parts = [_parts(arg) for arg in term.args]
-        return [pair for each in parts for pair in each] if all(parts) else []
-    if isinstance(term, Apply) and term.op == "mul" and len(term.args) == 2 and isinstance(term.args[0], Const):
-        return [(weight * term.args[0].value, inner) for weight, inner in _parts(term.args[1])]
-    return []
 
 
 def _is_own_density(
@@ -188,7 +178,7 @@ def _is_own_density(
     laws = {link.var: link.law for link in links}
     if term == LogDensity(laws[var], (var,)):
         return True
-    parts = _parts(term.args[0]) if isinstance(term, Apply) and term.op == "log" else []
+    parts = summands(term.args[0]) if isinstance(term, Apply) and term.op == "log" else []
     if len(parts) < 2 or len({weight for weight, _ in parts}) != 1 or parts[0][0] * len(parts) != 1:
         return False
     for first in parents(laws[var]) & laws.keys():
@@ -219,7 +209,7 @@ def _multiset(terms: list[Term]) -> list[str]:
 
 
 def _key(term: Term) -> object:
-    if isinstance(term, Apply) and term.op == "log" and (parts := _parts(term.args[0])):
+    if isinstance(term, Apply) and term.op == "log" and (parts := summands(term.args[0])):
         return ("log-sum", sorted((str(weight), repr(part._key)) for weight, part in parts))
     return term._key
 

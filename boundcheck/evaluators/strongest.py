@@ -38,16 +38,27 @@ def value_of(term: Term | BlackBox, model: Model, x: Any, precision: int = FIRST
     if isinstance(model, FiniteModel):
         return _on_tables(term, model, x, precision)
     if isinstance(model, LinearGaussianModel):
-        from boundcheck.evaluators import closed_form
-
-        small = max(model.latent_dimension, model.data_dimension) <= closed_form.LARGEST_RATIONAL
-        return (closed_form.enclose if small else closed_form.evaluate)(term, model, x)
+        return _on_linear_gaussian(term, model, x)
     from boundcheck.evaluators import integration, quadrature
 
     try:
         return integration.evaluate(term, model, x, precision=precision)
     except CannotCompute:
         return quadrature.evaluate(term, model, x)
+
+
+def _on_linear_gaussian(term: Term, model: LinearGaussianModel, x: Any) -> Value:
+    from boundcheck.evaluators import closed_form, gaussian_pairs
+
+    if max(model.latent_dimension, model.data_dimension) > closed_form.LARGEST_RATIONAL:
+        return closed_form.evaluate(term, model, x)
+    try:
+        return closed_form.enclose(term, model, x)
+    except CannotCompute as refused:
+        try:
+            return gaussian_pairs.enclose(term, model, x)
+        except CannotCompute:
+            raise refused from None
 
 
 def _on_tables(term: Term, model: FiniteModel, x: int, precision: int) -> Value:

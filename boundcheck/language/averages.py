@@ -2,7 +2,7 @@
 
 Expectations of sums are sums of expectations, independent draws may come in any order, and a draw from a mixture is a
 draw from its mixing law followed by one from the component. So a formula is a weighted sum of averages
-E_{v1} E_{v2}...[body]. `gap_divergence` tells what is left of a difference from zero.
+E_{v1} E_{v2}...[body]. Whether a claim holds can then be told of what is left.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import permutations
 
-from boundcheck.claims.gap_climb import is_normalised
 from boundcheck.language.build import exp, log
-from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, expand
+from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
 from boundcheck.language.terms import (
     ZERO,
     Apply,
@@ -36,6 +35,15 @@ _MOST_WAYS = 300
 
 
 # --- sums of averages ----------------------------------------------------------------------------------------------
+
+
+def is_normalised(law: Law) -> bool:
+    """True if the law integrates to one by its form or by the model's validation, not merely by a user's word."""
+    if isinstance(law, ModelLaw):
+        return law.role != "joint"
+    if isinstance(law, MixtureLaw):
+        return is_normalised(law.mixing) and is_normalised(law.component)
+    return isinstance(law, DensityLaw) and law.rescale
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def over(links: Iterable[Link], body: Term) -> Term:
 def differences(lhs: Term, rhs: Term) -> list[Average]:
     """rhs - lhs as averages, those that are on both sides cancelled."""
     left: list[Average] = []
-    for each in (*_averages(rhs, Fraction(1), ()), *_averages(lhs, Fraction(-1), ())):
+    for each in (*averages_of(rhs, Fraction(1), ()), *averages_of(lhs, Fraction(-1), ())):
         for i, other in enumerate(left):
             if _same(each, other):
                 left[i] = replace(other, weight=other.weight + each.weight)
@@ -80,32 +88,33 @@ def differences(lhs: Term, rhs: Term) -> list[Average]:
     return [each for each in left if each.weight and each.body != ZERO]
 
 
-def _averages(term: Term, weight: Fraction, links: tuple[Link, ...]) -> Iterator[Average]:
+def averages_of(term: Term, weight: Fraction = Fraction(1), links: tuple[Link, ...] = ()) -> Iterator[Average]:
+    """A term as a sum of averages."""
     if isinstance(term, Apply) and term.op == "add":
         for part in term.args:
-            yield from _averages(part, weight, links)
+            yield from averages_of(part, weight, links)
         return
     if isinstance(term, Apply) and term.op == "mul" and len(term.args) == 2 and isinstance(term.args[0], Const):
-        yield from _averages(term.args[1], weight * term.args[0].value, links)
+        yield from averages_of(term.args[1], weight * term.args[0].value, links)
         return
     if isinstance(term, LogDensity) and isinstance(term.law, MixtureLaw):
-        yield from _averages(expand(term), weight, links)
+        yield from averages_of(expand(term), weight, links)
         return
     if isinstance(term, LogDensity) and isinstance(term.law, DensityLaw) and not term.point[0].free_plates:
-        yield from _averages(expand(term), weight, links)
+        yield from averages_of(expand(term), weight, links)
         return
     if isinstance(term, Expect) and is_normalised(term.law) and not term.free_plates:
         law, var, body = term.law, term.var, term.body
         if isinstance(law, MixtureLaw):
             outer = Var(law.var.name, law.var.space, plates=var.plates)
             inner = Expect(law.component.substitute({law.var: outer}), var, body)
-            yield from _averages(Expect(law.mixing, outer, inner), weight, links)
+            yield from averages_of(Expect(law.mixing, outer, inner), weight, links)
             return
-        yield from _averages(body, weight, (*links, Link(law, var)))
+        yield from averages_of(body, weight, (*links, Link(law, var)))
         return
     average = _without_single_copies(Average(weight, links, term))
     if average.body != term:
-        yield from _averages(average.body, weight, average.links)
+        yield from averages_of(average.body, weight, average.links)
         return
     kept: list[Link] = []
     for link in reversed(average.links):
@@ -239,16 +248,31 @@ def few(ways: Iterable[tuple[dict[Var, Term], ...]]) -> Iterator[tuple[dict[Var,
         yield way
 
 
+def summands(term: Term) -> list[tuple[Fraction, Term]]:
+    """sum_i w_i exp(t_i) as pairs (w_i, t_i); empty for other forms."""
+    if isinstance(term, Apply) and term.op == "exp":
+        return [(Fraction(1), term.args[0])]
+    if isinstance(term, Apply) and term.op == "add":
+        parts = [summands(arg) for arg in term.args]
+        return [pair for each in parts for pair in each] if all(parts) else []
+    if isinstance(term, Apply) and term.op == "mul" and len(term.args) == 2 and isinstance(term.args[0], Const):
+        return [(weight * term.args[0].value, inner) for weight, inner in summands(term.args[1])]
+    return []
+
+
 __all__ = [
     "MOST_LINKS",
     "Average",
     "Link",
     "Unreadable",
+    "averages_of",
     "differences",
     "drawn",
     "embeddings",
     "few",
+    "is_normalised",
     "over",
     "parents",
+    "summands",
     "written_out",
 ]
