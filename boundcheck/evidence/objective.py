@@ -1,0 +1,290 @@
+"""What is judged: a formula, or the user's own training objective, as one estimate over a data set.
+
+A training loss is code, not a formula, so what it means has to be declared: whether it is a bound or its negative,
+its unit, and whether it gives a number for each example or one for a batch. It is called as in training, on batches,
+again and again with other random draws, and its values are turned into nats for each example.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import numpy as np
+
+from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.evaluators.averages import DatasetMean, over_examples
+from boundcheck.evaluators.monte_carlo import Moments
+from boundcheck.evaluators.values import Approximate, Bias, Sampled
+from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
+from boundcheck.language.build import Formula, trace
+from boundcheck.models.torch_model import random_state
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = require("torch", extra="torch", feature="a training objective")
+    Tensor = torch.Tensor
+
+Sign = Literal["bound", "loss"]
+Unit = Literal["nats", "bits", "nats/dim", "bits/dim"]
+Per = Literal["example", "batch"]
+
+CHOICES: dict[str, tuple[str, ...]] = {"sign": get_args(Sign), "unit": get_args(Unit), "per": get_args(Per)}
+"""What may be declared of an objective."""
+
+
+@dataclass(frozen=True)
+class TrainingObjective:
+    """A function (model, x) -> numbers, and what its numbers mean.
+
+    Attributes:
+        function: gets the model as the user made it, and a batch of observations of shape (rows, *event).
+        sign: "bound" if larger is better, as the ELBO is; "loss" if it is minimised.
+        unit: nats or bits, for a whole example or for each of its dimensions.
+        per: "example" if it returns one number for each row, "batch" if it returns their mean.
+        batch: rows in a call.
+        name: for the reader.
+    """
+
+    function: Callable[[Any, Tensor], Any]
+    sign: Sign
+    unit: Unit = "nats"
+    per: Per = "example"
+    batch: int = 100
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise BadInput("the objective", self.function, "a function of (model, x)")
+        for what, known in CHOICES.items():
+            if getattr(self, what) not in known:
+                raise BadInput(what, getattr(self, what), " or ".join(f'"{each}"' for each in known))
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
+            raise BadInput("batch", self.batch, "a number of rows of at least 1")
+        if not self.name:
+            object.__setattr__(self, "name", getattr(self.function, "__name__", "objective"))
+
+    def __call__(self, model: Any, x: Tensor) -> Any:
+        """The function itself, so that training can go on using it."""
+        return self.function(model, x)
+
+    def scale(self, x: Tensor) -> float:
+        """What a value is multiplied by to be nats of a bound for each example."""
+        scale = -1.0 if self.sign == "loss" else 1.0
+        if self.unit.startswith("bits"):
+            scale *= math.log(2)
+        if self.unit.endswith("/dim"):
+            scale *= max(1, x[0].numel())
+        return scale
+
+
+def training_objective(
+    *, sign: Sign, unit: Unit = "nats", per: Per = "example", batch: int = 100
+) -> Callable[[Callable[[Any, Tensor], Any]], TrainingObjective]:
+    """Declare what a training objective's numbers mean, so that `boundcheck evaluate` can judge it.
+
+    Args:
+        sign: "bound" if it is maximised, "loss" if it is minimised.
+        unit: "nats", "bits", "nats/dim" or "bits/dim".
+        per: "example" if it returns a number for each row, "batch" if it returns their mean.
+        batch: rows in a call.
+
+    Raises:
+        BadInput: another sign, unit or per.
+
+    >>> @training_objective(sign="loss")
+    ... def loss(model, x):
+    ...     law = model.encoder(x)
+    ...     z = law.rsample()
+    ...     return law.log_prob(z) - model.prior().log_prob(z) - model.decoder(z).log_prob(x)
+    >>> loss.name, loss.sign, loss.unit
+    ('loss', 'loss', 'nats')
+    """
+    return lambda function: TrainingObjective(function, sign, unit, per, batch)
+
+
+def declared(function: Any, *, why_no_formula: str = "", **given: Any) -> TrainingObjective:
+    """A training objective with what the command line declares of it, over what the file declares.
+
+    Args:
+        function: a `TrainingObjective`, or a function of (model, x).
+        why_no_formula: what `why_no_formula` says of it.
+        **given: sign, unit, per, batch; None where nothing is said.
+
+    Raises:
+        BadInput: no sign anywhere, or a wrong declaration.
+    """
+    settings = {name: value for name, value in given.items() if value is not None}
+    if isinstance(function, TrainingObjective):
+        return replace(function, **settings)
+    if "sign" not in settings:
+        remedy = (
+            "decorate it with boundcheck.evidence.training_objective(sign=...), or pass --sign bound or --sign loss"
+        )
+        if why_no_formula:
+            remedy += f" (as a formula: {why_no_formula})"
+        raise BadInput(
+            "the objective",
+            getattr(function, "__name__", function),
+            "a formula, or a training objective whose sign is declared",
+            remedy,
+        )
+    return TrainingObjective(function, **settings)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an objective is worth over a data set.
+
+    Attributes:
+        mean: its mean, with its errors.
+        random: whether any call drew random numbers; if none did, the mean has no Monte Carlo error, and zero spread
+            means just that.
+    """
+
+    mean: DatasetMean
+    random: bool = True
+
+    @property
+    def value(self) -> Sampled | Approximate:
+        """The mean as `boundcheck.claims.decide` compares it."""
+        return self.mean.sampled if self.random else Approximate(self.mean.mean, 0.0)
+
+
+def estimate(
+    objective: TrainingObjective,
+    model: Any,
+    x: Tensor,
+    *,
+    replicates: int = 200,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Estimate:
+    """The mean over the examples of a training objective, in nats, from many calls with other random draws.
+
+    Each batch is a fixed run of consecutive examples, called `replicates` times, each time with its own state of
+    torch's generators. An objective that draws from elsewhere (numpy, random) is not repeatable, but its standard
+    error is right. With `per="batch"`, batches take the place of examples: the data-set error is that of their mean.
+
+    Args:
+        objective: what to call.
+        model: the model as the user made it.
+        x: observations of shape (examples, *event).
+        replicates: calls for each batch, at least 2.
+        seed: of torch's generators.
+        progress: called with the number of examples just evaluated.
+
+    Raises:
+        BadInput: an objective that raises, or returns NaN or numbers of a wrong shape.
+
+    >>> from torch.distributions import Normal
+    >>> energy = TrainingObjective(lambda model, x: -x.square() + 0.1 * torch.randn(len(x)), sign="loss")
+    >>> print(f"{estimate(energy, None, torch.ones(10)).mean.mean:.3f}")
+    1.002
+    """
+    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 2:
+        raise BadInput("replicates", replicates, "an integer of at least 2", "one call has no standard error")
+    checked_seed(seed)
+    scale = objective.scale(x)
+    results: list[Sampled] = []
+    sizes: list[int] = []
+    drew = False
+    for index, start in enumerate(range(0, len(x), objective.batch)):
+        rows = x[start : start + objective.batch]
+        moments = Moments(len(rows) if objective.per == "example" else 1, rows.device)
+        for replicate in range(replicates):
+            unit = index * replicates + replicate
+            with random_state(rows.device, scattered_seed(seed, Purpose.OBJECTIVE, unit)), torch.no_grad():
+                before = _random_states(rows.device)
+                values = _values(objective, model, rows, start)
+                drew = drew or before != _random_states(rows.device)
+            moments.add(scale * values.detach().double().reshape(1, -1))
+            if progress is not None:
+                progress(len(rows))
+        for mean, error in zip(moments.means().tolist(), moments.standard_errors().tolist(), strict=True):
+            results.append(Sampled(mean, error, Bias.NONE, replicates))
+        sizes.append(len(rows))
+    if objective.per == "example":
+        return Estimate(over_examples(results), drew)
+    return Estimate(_over_batches(results, sizes), drew)
+
+
+def _random_states(device: torch.device) -> list[Any]:
+    """The state of every generator that a loss usually draws from: one that draws leaves it changed."""
+    states: list[Any] = [
+        torch.random.get_rng_state().numpy().tobytes(),
+        repr(np.random.get_state()),
+        random.getstate(),
+    ]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
+    return states
+
+
+def _values(objective: TrainingObjective, model: Any, rows: Tensor, start: int) -> Tensor:
+    name = objective.name
+    try:
+        values = objective.function(model, rows)
+    except BoundcheckError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        remedy = f"it raised {type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
+        raise BadInput(f"{name}(model, x)", f"x of shape {tuple(rows.shape)}", "a batch it can take", remedy) from error
+    if not isinstance(values, Tensor):
+        raise BadInput(f"the value of {name}", values, "a tensor", "return the loss itself")
+    expected = (len(rows),) if objective.per == "example" else ()
+    if tuple(values.shape) != expected:
+        other = "batch" if objective.per == "example" and values.numel() == 1 else "example"
+        remedy = f'declare it with per="{other}"' if other != objective.per else "return one number for the batch"
+        what = "one number for each row" if objective.per == "example" else "one number"
+        raise BadInput(f"the shape of {name}'s value", tuple(values.shape), f"{expected}, {what}", remedy)
+    if bool(values.isnan().any()):
+        place = f"x[{start + int(values.isnan().nonzero()[0])}]" if values.ndim else f"x[{start}:{start + len(rows)}]"
+        raise BadInput(
+            f"the value of {name} at {place}", math.nan, "a number", "check the model's weights and the data"
+        )
+    return values
+
+
+def _over_batches(values: list[Sampled], sizes: list[int]) -> DatasetMean:
+    """The mean over examples from the means of batches, the last of which may be smaller."""
+    total = sum(sizes)
+    shares = [size / total for size in sizes]
+    mean = math.fsum(share * value.mean for share, value in zip(shares, values, strict=True))
+    noise = math.sqrt(math.fsum((s * v.standard_error) ** 2 for s, v in zip(shares, values, strict=True)))
+    whole = over_examples(values)
+    return DatasetMean(mean, noise, whole.data_set_error, Bias.NONE, total, min(value.n for value in values))
+
+
+def why_no_formula(function: Any) -> str | None:
+    """None if a function of (m, x, ...) builds a term of the language, else why it does not."""
+    if isinstance(function, TrainingObjective):
+        return "it is declared to be a training objective"
+    if not callable(function):
+        return "it cannot be called"
+    needed = _needed_parameters(function)
+    if needed is not None and needed > 2:  # a formula with parameters of its own: a training objective has none
+        return None
+    try:
+        trace(cast("Formula", function))
+    except Exception as error:  # a training objective that is handed symbols may fail in any way
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
+    return None
+
+
+def _needed_parameters(function: Callable[..., Any]) -> int | None:
+    try:
+        return sum(p.default is p.empty for p in inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+__all__ = ["CHOICES", "Estimate", "TrainingObjective", "declared", "estimate", "training_objective", "why_no_formula"]

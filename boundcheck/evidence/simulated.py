@@ -1,0 +1,155 @@
+"""The evidence of data that the model itself draws, bounded tightly from both sides.
+
+Where x ~ p(x|z*) and z* ~ p(z), the pair is a draw from p(x,z), so z* is an exact draw from the posterior p(z|x). Let
+q draw the other K - 1 points. The mean of the K weights then bounds p(x) from above, as the mean of K weights at
+points that q draws bounds it from below, and as K grows both close in on log p(x). An objective that exceeds the upper
+bound at such data is no lower bound on the evidence, whatever the data that the model was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import BadInput, require
+from boundcheck.evaluators.values import json_float
+from boundcheck.evidence.engine import log_weights
+from boundcheck.evidence.intervals import Label
+from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
+from boundcheck.models.torch_model import TorchModel, random_state
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = require("torch", extra="torch", feature="data simulated from a trained model")
+    Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class SimulatedEvidence:
+    """Data drawn from a model, and its log p(x) at them between two bounds, in nats.
+
+    Attributes:
+        x: the data, of shape (examples, *event).
+        lower: log mean_{k<=K} w(z_k) for z_k ~ q(.|x), of shape (examples,): E of it is at most log p(x).
+        upper: the same with z_1 the posterior draw z*: E of it is at least log p(x).
+        k: K.
+    """
+
+    x: Tensor
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    k: int
+    label: Label = Label.SIMULATED
+
+    def interval(self, delta: float) -> tuple[float, float]:
+        """Confidence limits of the mean log p(x) over these data: both hold with probability at least 1 - delta.
+
+        With W the mean weight, E W = p(x) for z_k ~ q, and E 1/W = 1/p(x) if one z_k is a posterior draw: the K points
+        then have the density prod_k q(z_k) W / p(x), averaged over the place of z*. The examples are independent, so
+        Markov's inequality for the products over them gives, at delta/2 each,
+
+            mean log W - log(2/delta)/N <= mean log p(x) <= mean log W* + log(2/delta)/N.
+
+        Nothing is assumed about the weights (Grosse, Ghahramani & Adams 2015, for one example).
+
+        Raises:
+            BadInput: a delta outside (0, 1).
+        """
+        if not 0 < delta < 1:
+            raise BadInput("delta", delta, "an error probability between 0 and 1")
+        price = math.log(2 / delta) / len(self.lower)
+        return float(self.lower.mean()) - price, float(self.upper.mean()) + price
+
+    def to_json(self, delta: float) -> dict[str, Any]:
+        """JSON-ready, with the interval at 1 - delta."""
+        low, high = self.interval(delta)
+        return {
+            "quantity": f"mean log p(x) over {len(self.lower)} examples drawn from the model, nats",
+            "label": self.label.value,
+            "lower": json_float(low),
+            "upper": json_float(high),
+            "delta": delta,
+            "k": self.k,
+            "gap": json_float(float(self.upper.mean() - self.lower.mean())),
+        }
+
+
+def simulate(
+    model: object,
+    examples: int = 200,
+    *,
+    k: int = 1000,
+    seed: int = 0,
+    chunk: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> SimulatedEvidence:
+    """Draw data from a model and bound its evidence at them from both sides.
+
+    Args:
+        model: a `TorchModel` or an object with its functions.
+        examples: how many data are drawn.
+        k: weights for each bound at each of them.
+        seed: of all draws.
+        chunk: the most points handed to the model at once.
+        device: where the draws are made; by default that of the prior's own draws.
+        dtype: of the data, if not that of the decoder's draws.
+        progress: called with the number of weights just computed.
+
+    Raises:
+        BadInput: no examples or weights, or laws that do not fit, as for `log_weights`.
+
+    >>> from torch.distributions import Normal
+    >>> model = TorchModel(
+    ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.9), decoder=lambda z: Normal(z, 1.0)
+    ... )
+    >>> found = simulate(model, 100, k=500)
+    >>> low, high = found.interval(1e-3)
+    >>> truth = float(Normal(0.0, 2**0.5).log_prob(found.x).mean())
+    >>> low < truth < high, round(high - low, 2)
+    (True, 0.15)
+    """
+    for name, value, least in (("examples", examples, 1), ("k", k, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise BadInput(name, value, f"an integer of at least {least}")
+    wrapped = TorchModel.wrap(model)
+    where = device if device is not None else torch.device("cpu")
+    with torch.no_grad(), random_state(where, scattered_seed(checked_seed(seed), Purpose.SIMULATION, 0)):
+        prior = wrapped.law("prior")
+        latent = wrapped.sample("prior", prior, (examples,))
+        law = wrapped.law("likelihood", latent)
+        x = wrapped.sample("likelihood", law, ())
+        if dtype is not None:
+            x = x.to(dtype)
+        encoder = wrapped.law("encoder", x)
+        special = _log_joint(wrapped, prior, law, x, latent) - wrapped.log_prob(
+            "encoder", encoder, latent, latent.shape[1:]
+        )
+    low = np.full(examples, -math.inf)
+    rest = np.full(examples, -math.inf)
+    # One stream of 2K - 1 weights: the first K for the lower bound, the others beside the posterior draw.
+    done = np.zeros(examples, dtype=int)
+    for part, values in log_weights(wrapped, x, 2 * k - 1, seed=(seed + 7_919) % 2**63, chunk=chunk):
+        block = values.cpu().numpy()
+        before = int(done[part.start])
+        split = max(0, min(k - before, len(block)))
+        for target, rows in ((low, block[:split]), (rest, block[split:])):
+            if len(rows):
+                target[part] = np.logaddexp(target[part], np.logaddexp.reduce(rows, axis=0))
+        done[part] += len(block)
+        if progress is not None:
+            progress(block.size)
+    upper = np.logaddexp(rest, special.double().cpu().numpy())
+    return SimulatedEvidence(x, low - math.log(k), upper - math.log(k), k)
+
+
+def _log_joint(model: TorchModel, prior: Any, law: Any, x: Tensor, z: Tensor) -> Tensor:
+    return model.log_prob("prior", prior, z, z.shape[1:]) + model.log_prob("likelihood", law, x, x.shape[1:])
