@@ -24,7 +24,7 @@ from boundcheck.reproduce.dvae.training import OBJECTIVES, RUNAWAY, WEIGHTS, Rec
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
     images = digits(0).first(None, 20, 0)
-    return reproduce(images, names=("vae", "decoupled"), recipe=Recipe(epochs=12), hidden=(32,), k=100)
+    return reproduce(images, names=("vae", "decoupled"), recipe=Recipe(epochs=12), hidden=(32,), level=0.3, k=100)
 
 
 def test_the_runaway_model_exceeds_what_any_model_of_binary_images_can_have(experiment: Experiment) -> None:

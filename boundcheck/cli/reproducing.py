@@ -126,7 +126,7 @@ def dvae_command(
     images = images.first(train_limit, limit, seed)
     small = images.pixels <= 100
     widths = _widths(hidden) if hidden is not None else (64,) if small else (200, 200)
-    recipe = Recipe(epochs or (200 if small else 20), batch=64 if small else 100, learning_rate=3e-3 if small else 1e-3)
+    recipe = Recipe(epochs or (200 if small else 20), batch=64 if small else 100, learning_rate=3e-3)
     folder = None if out is None else _folder(out)
     if folder is not None:
         _save_images(images, folder)

@@ -53,7 +53,7 @@ class DenoisingVAE(nn.Module):
 
     def encoder(self, x: Tensor) -> Distribution:
         """q(z | x), a Gaussian with diagonal covariance."""
-        mean, log_scale = self.encode(2 * x - 1).chunk(2, dim=-1)
+        mean, log_scale = self.encode(x).chunk(2, dim=-1)
         return Independent(Normal(mean, log_scale.exp()), 1)
 
     def decoder(self, z: Tensor) -> Distribution:
