@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -21,10 +24,12 @@ from torch.distributions import Bernoulli, Categorical, Distribution, HalfNormal
 from torch_models import LinearGaussian, as_torch, exact_encoder
 
 from boundcheck.errors import BadInput
+from boundcheck.evidence import job as job_module
 from boundcheck.evidence import log_weights
 from boundcheck.evidence import streams as streams_module
 from boundcheck.evidence.accumulators import IwaeGroups, Tail, WeightSums
-from boundcheck.evidence.engine import Job, WeightRun, run
+from boundcheck.evidence.engine import WeightRun, run
+from boundcheck.evidence.job import Job
 from boundcheck.evidence.streams import Layout, Purpose, device_normals, generator, philox4x32, scattered_seed
 from boundcheck.models.torch_model import TorchModel
 
@@ -448,3 +453,116 @@ def test_without_memory_for_a_single_row_there_is_one_clear_error() -> None:
 def test_bad_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         run(LINEAR.torch(), np.zeros((2, 3)), **options)
+
+
+# --- the faster way ---
+
+
+class Chain(torch.nn.Module):
+    """A small Bernoulli VAE of the plain kind, which the fused path recognises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.encode = torch.nn.Linear(6, 8)
+            self.decode = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.Tanh(), torch.nn.Linear(9, 6))
+
+    def prior(self) -> Distribution:
+        return Independent(Normal(torch.zeros(4), torch.ones(4)), 1)
+
+    def encoder(self, x: torch.Tensor) -> Distribution:
+        mean, log_scale = self.encode(x).chunk(2, -1)
+        return Independent(Normal(mean, log_scale.exp()), 1)
+
+    def decoder(self, z: torch.Tensor) -> Distribution:
+        return Independent(Bernoulli(logits=self.decode(z)), 1)
+
+
+@pytest.mark.parametrize("samples", [40, 3000])
+def test_the_fused_way_is_taken_and_changes_nothing_but_rounding(samples: int) -> None:
+    model = Chain().eval()
+    options = {"ks": (1, 7, samples), "seed": 2}
+    plain, fused = run(model, bits(9), **options, fused="off"), run(model, bits(9), **options)
+    assert (plain.settings["fused"], fused.settings["fused"]) == ("no", "weights")
+    same(plain, fused, 1e-5)
+    for changed in ({"chunk": 64}, {"chunk": 1 << 13}, {"threads": 3}):
+        same(fused, run(model, bits(9), **(options | {"threads": 1} | changed)))
+
+
+def test_the_fused_way_names_data_outside_the_support() -> None:
+    x = bits(6)
+    x[4, 2] = 0.5
+    result = run(Chain().eval(), x, (1, 300))
+    assert list(result.failed) == [4]
+    assert "x[4] = '0.5" in result.failed[4]
+
+
+# --- bfloat16 ---
+
+
+def test_bfloat16_states_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "has_bfloat16_units", lambda device: True)
+    exact, rounded = (run(Chain().eval(), bits(9), (1, 400), seed=2, dtype=dtype) for dtype in (None, "bfloat16"))
+    gaps = np.abs(exact.iwae - rounded.iwae)
+    assert 0 < gaps.max() < 0.05
+    assert "bfloat16 moves log p(x|z) by " in rounded.notes[0]
+    assert rounded.settings["dtype"] == "bfloat16"
+    assert rounded.rounding > gaps.max()
+    assert rounded.rounding < 1
+    same(rounded, run(Chain().eval(), bits(9), (1, 400), seed=2, dtype="bfloat16", threads=2), 1e-2)
+
+
+def test_bfloat16_is_refused_without_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "has_bfloat16_units", lambda device: False)
+    with pytest.raises(BadInput, match=r"dtype = 'bfloat16': expected a cpu that multiplies bfloat16.*slower"):
+        run(Chain().eval(), bits(2), (1, 4), dtype="bfloat16")
+
+
+def test_bfloat16_is_refused_for_laws_whose_parameters_it_would_spoil(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "has_bfloat16_units", lambda device: True)
+    model, data = MODELS["finite"]
+    with pytest.raises(BadInput, match=r"float32 for a decoder's law other than Bernoulli or Normal.*Categorical"):
+        run(model(), data(2), (1, 4), dtype="bfloat16")
+
+
+# --- memory ---
+
+MEMORY = """
+import resource, sys, torch
+from torch.distributions import Bernoulli, Independent, Normal
+from boundcheck.evidence.engine import run
+from boundcheck.models.torch_model import TorchModel
+w = torch.linspace(-1, 1, 2 * 784).reshape(2, 784)
+model = TorchModel(
+    prior=lambda: Independent(Normal(torch.zeros(2), 1.0), 1),
+    encoder=lambda x: Independent(Normal(x[:, :2], 1.0), 1),
+    decoder=lambda z: Independent(Bernoulli(logits=z @ w), 1),
+)
+x = (torch.arange(2 * 784).reshape(2, 784) % 3 == 0).float()
+run(model, x, (1, 5, 50), threads=2)
+grown = []
+for k in (50, int(sys.argv[1])):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(model, x, (1, 5, k), threads=2, fused=sys.argv[2])
+    grown.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(*grown)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is POSIX")
+def test_memory_does_not_grow_with_k() -> None:
+    """200,000 draws of 784 pixels for two examples are 1.2 GB at once; even the log-weights alone were 3 MB."""
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", MEMORY, "200000", "auto"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    grown = [int(each) * (1 if sys.platform == "darwin" else 1024) for each in done.stdout.split()]
+    assert max(grown) < 30e6, grown
+
+
+def test_an_encoder_without_spread_has_no_weights() -> None:
+    model = Chain().eval()
+    with torch.no_grad():
+        model.encode.bias[4:] = -1e4  # scales of exp(-10000) = 0
+    with pytest.raises(BadInput, match=r"log-weight|draw|encoder"):
+        run(model, bits(3), (1, 300))

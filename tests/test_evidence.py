@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import random
 from collections.abc import Callable
@@ -35,7 +36,6 @@ from boundcheck.evidence import (
     load_data,
     load_factory,
     load_weights,
-    log_weights,
     render,
 )
 from boundcheck.evidence.card import UpperBound
@@ -495,6 +495,18 @@ def test_a_file_may_import_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_mine.py").write_text("value = 7")
     (tmp_path / "main.py").write_text("from neighbour_of_mine import value")
     assert load_factory(f"{tmp_path}/main.py:value") == 7
+
+
+def test_a_file_that_was_just_rewritten_is_read_anew(tmp_path: Path) -> None:
+    """Python's own import takes a bytecode file for fresh if the source has the same length and second of change."""
+    path = tmp_path / "formula.py"
+    path.write_text("value = 1\n")
+    assert load_factory(f"{path}:value") == 1
+    times = path.stat()
+    path.write_text("value = 2\n")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert load_factory(f"{path}:value") == 2
+    assert not (tmp_path / "__pycache__").exists()
 
 
 class Evil:

@@ -140,6 +140,7 @@ def run(
             named in `WeightRun.failed`, and the others are evaluated.
 
     >>> from torch.distributions import Normal
+    >>> from boundcheck.models.torch_model import TorchModel
     >>> model = TorchModel(
     ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.5**0.5), decoder=lambda z: Normal(z, 1.0)
     ... )
@@ -293,6 +294,7 @@ def log_weights(
         BadInput: as `run`.
 
     >>> from torch.distributions import Normal
+    >>> from boundcheck.models.torch_model import TorchModel
     >>> model = TorchModel(
     ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.5**0.5), decoder=lambda z: Normal(z, 1.0)
     ... )
@@ -332,6 +334,7 @@ def iwae_curve(
         BadInput: as `run`, or if any example fails.
 
     >>> from torch.distributions import Normal
+    >>> from boundcheck.models.torch_model import TorchModel
     >>> model = TorchModel(
     ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.5**0.5), decoder=lambda z: Normal(z, 1.0)
     ... )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import boundcheck
 from boundcheck.errors import BadInput, require
 from boundcheck.evidence.accumulators import Accumulator, IwaeGroups, Maker, Tail, WeightSums, joined, tail_size
 from boundcheck.evidence.journal import Journal, digest_of
@@ -139,7 +139,7 @@ class Job:
         state = {} if module is None else module.state_dict()
         kept = {name: digest_of(maker(1, 0).state()) for name, maker in self.makers.items()}
         job = {
-            "version": boundcheck.__version__,
+            "version": version("boundcheck"),
             "weights": digest_of({name: _raw(tensor) for name, tensor in state.items()}),
             "data": digest_of({"x": _raw(self.x)}),
             "examples": len(self.x),

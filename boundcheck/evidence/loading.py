@@ -6,7 +6,6 @@ objects. Only the model file, which the user names, is run.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import warnings
 from collections.abc import Mapping
@@ -50,18 +49,24 @@ def load_factory(spec: str) -> Any:
 
 
 def _run(path: Path) -> ModuleType:
-    label = f"boundcheck_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(label, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise BadInput("the model", str(path), _SPEC, "the file's name must end in .py")
-    module = importlib.util.module_from_spec(spec)
+    label = f"boundcheck_user_{path.stem}"
+    module = ModuleType(label)
+    module.__file__ = str(path)
+    before = sys.modules.get(label)
     sys.modules[label] = module  # dataclasses in the file look themselves up there
     sys.path.insert(0, str(path.resolve().parent))  # as if the file were run: it may import its neighbours
     try:
-        spec.loader.exec_module(module)
-    except BoundcheckError:
-        raise
-    except (Exception, SystemExit) as error:
+        # Compiled from the source itself: a cached bytecode file is only as new as the clock's last second, and the
+        # verdict on an older formula would be a wrong one.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except BaseException as error:
+        sys.modules.pop(label)
+        if before is not None:
+            sys.modules[label] = before
+        if not isinstance(error, Exception | SystemExit) or isinstance(error, BoundcheckError):
+            raise
         remedy = f"running it raised {type(error).__name__}: {_first_line(error)}"
         raise BadInput("the model file", str(path), "a Python file that runs", remedy) from error
     finally:

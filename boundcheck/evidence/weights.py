@@ -154,6 +154,8 @@ class Weigher:
         draws = item.samples.stop - item.samples.start
         result = torch.empty((len(x), draws), dtype=torch.float64, device=x.device)
         pass_ = _Pass(self, x, examples.start)
+        for why in pass_.failed.values():
+            raise _Unsupported(why)
         law = self.model.law("encoder", x)
         proposal = self._proposal(law, item, examples)
         block = self.fused.block(law, x) if self.fused is not None and draws >= UNIT else None
@@ -162,6 +164,8 @@ class Weigher:
                 weight = block[row]
                 for columns, noise in proposal.noises(row, draws, max(1, self.chunk)):
                     result[row, columns] = weight(noise)
+                if not math.isfinite(float(proposal.log_scale[row])):
+                    result[row] = math.nan
                 pass_.note_rounding(weight.largest, x.dtype)
             return self._examined(item, examples, result.T, pass_)
         for rows, columns, z, log_q in proposal.draws(draws, max(1, self.chunk)):
@@ -172,7 +176,7 @@ class Weigher:
 
     def _examined(self, item: Item, examples: slice, values: Tensor, pass_: _Pass) -> Weighed:
         """The log-weights, with the examples named that have one that is no number."""
-        failed = dict(pass_.failed)
+        failed: dict[int, str] = {}
         wrong = values.isnan() | (values == math.inf)
         if bool(wrong.any()):
             for column in wrong.any(0).nonzero().flatten().tolist():
@@ -190,6 +194,10 @@ class Weigher:
         if gaussian is not None:
             return _Gaussian(self, *gaussian, item, examples)
         return _Sampled(self, law, item, examples)
+
+
+class _Unsupported(BoundcheckError):
+    """An observation is outside the decoder's support."""
 
 
 class _Pass:
