@@ -150,18 +150,18 @@ class _Block:
 
     def __init__(self, job: Job, first: int, x: Tensor) -> None:
         self.job, self.first, self.x, self.size = job, first, x, len(x)
-        with torch.no_grad(), _unvalidated():
+        with torch.no_grad(), unvalidated():
             self.law = job.model.law("encoder", x) if job.base == "encoder" else job.model.law("prior")
         prior = job.model.law("prior")
         for law, shown in ((prior, "prior()"), (self.law, "encoder(x)" if job.base == "encoder" else "prior()")):
-            _refuse_constrained(law, shown)
+            refuse_constrained(NAME, law, shown)
         self.event = tuple(prior.event_shape)
         if tuple(self.law.event_shape) != self.event:
             raise BadInput(
                 "the event shape of encoder(x)", tuple(self.law.event_shape), f"{self.event}, that of prior()"
             )
         if first == 0 and job.base == "encoder":
-            with _unvalidated(), torch.no_grad():
+            with unvalidated(), torch.no_grad():
                 job.model.check_function("encoder", (x,), self.law)
 
     # --- the chains ---
@@ -265,7 +265,7 @@ class _Block:
         """Shapes, supports and gradients at the first points, in the words of the user's model."""
         model, few = self.job.model, slice(0, min(len(start), 2 * self.size))
         rows, z = _Rows(self, few, self.job.purpose), start[few]
-        with torch.no_grad(), _unvalidated():
+        with torch.no_grad(), unvalidated():
             law = model.law("likelihood", z)
             if self.first == 0:
                 model.check_function("likelihood", (z,), law)
@@ -275,7 +275,7 @@ class _Block:
             except BadInput as error:
                 if error.expected != "a number":  # NaN is the business of the example that it happens to
                     raise
-        with _unvalidated(), torch.enable_grad():
+        with unvalidated(), torch.enable_grad():
             z = z.detach().requires_grad_(True)
             value = model.law("likelihood", z).log_prob(rows.x)
             gradient = torch.autograd.grad(value.sum(), z, allow_unused=True)[0] if value.requires_grad else None
@@ -307,7 +307,7 @@ class _Rows:
         self.examples, self.chains = block.first + local, rows // block.size
         self.local, self.x = local, block.x[local]
         self.scale = block.scale()[local]
-        with torch.no_grad(), _unvalidated():
+        with torch.no_grad(), unvalidated():
             job = block.job
             self.base = job.model.law("encoder", self.x) if job.base == "encoder" else job.model.law("prior")
 
@@ -326,7 +326,7 @@ class _Rows:
     def evaluate(self, z: Tensor) -> Points:
         """log base and log p(x,z) at z, with their gradients; NaN where the model gives NaN."""
         model = self.block.job.model
-        with _unvalidated(), torch.enable_grad():
+        with unvalidated(), torch.enable_grad():
             z = z.detach().requires_grad_(True)
             try:
                 prior = model.law("prior").log_prob(z)
@@ -371,9 +371,14 @@ def _as_normal(law: Distribution) -> tuple[Tensor, Tensor] | None:
     return (law.loc.detach(), law.scale.detach()) if type(law) is torch.distributions.Normal else None
 
 
-def _refuse_constrained(law: Distribution, shown: str) -> None:
+def refuse_constrained(evaluator: str, law: Distribution, shown: str) -> None:
+    """Refuse a law of z that does not live on all of R^d.
+
+    Raises:
+        CannotCompute: a discrete or a bounded support.
+    """
     if support_is_discrete(law):
-        raise CannotCompute(NAME, shown, "its support is discrete; annealing moves along gradients in z")
+        raise CannotCompute(evaluator, shown, "its support is discrete, and z has to live on R^d")
     try:
         support: Any = law.support
     except NotImplementedError:
@@ -382,7 +387,7 @@ def _refuse_constrained(law: Distribution, shown: str) -> None:
         support = support.base_constraint
     if support is not None and type(support) is not type(constraints.real):
         reason = f"its support is {support}, not all of R^d; write the model in an unconstrained z, and transform it"
-        raise CannotCompute(NAME, shown, reason)
+        raise CannotCompute(evaluator, shown, reason)
 
 
 def _refuse(reason: str) -> None:
@@ -395,7 +400,7 @@ def _check_count(name: str, value: object) -> None:
 
 
 @contextmanager
-def _unvalidated() -> Iterator[None]:
+def unvalidated() -> Iterator[None]:
     """No law checks its arguments for a while: a trajectory that diverges is rejected, it is not the user's mistake."""
     before = Distribution._validate_args
     Distribution.set_default_validate_args(False)
@@ -405,4 +410,15 @@ def _unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-__all__ = ["NAME", "PILOT_CHAINS", "ROWS", "WARM_UP", "Job", "Setting", "Walked", "schedule"]
+__all__ = [
+    "NAME",
+    "PILOT_CHAINS",
+    "ROWS",
+    "WARM_UP",
+    "Job",
+    "Setting",
+    "Walked",
+    "refuse_constrained",
+    "schedule",
+    "unvalidated",
+]

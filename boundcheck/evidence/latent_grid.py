@@ -1,0 +1,332 @@
+"""log p(x) by quadrature, for models whose latent has one or two dimensions: as near to the truth as floats come.
+
+p(x) = integral p(z) p(x|z) dz over a box that is cut into cells, each with a Gauss-Legendre rule. A cell is halved
+until its halves agree with it, so that the cells gather where the posterior is, however narrow; the box is doubled
+until what a doubling adds is negligible. Both differences make the error estimate. It is an estimate: a peak between
+the first points, which neither they nor the encoder point at, would be missed by any such rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import BadInput, CannotCompute, require
+from boundcheck.evaluators.values import Approximate, json_float
+from boundcheck.evidence.chains import refuse_constrained, unvalidated
+from boundcheck.evidence.intervals import Label
+from boundcheck.models.torch_model import TorchModel, random_state
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = require("torch", extra="torch", feature="quadrature over a torch model's latent")
+    Tensor = torch.Tensor
+
+Floats = NDArray[np.float64]
+NAME = "latent_grid"
+ROWS = 16384
+"""Points handed to the model at once, unless another number is asked for."""
+_NODES = {1: 12, 2: 8}
+_FIRST_CELLS = {1: 64, 2: 12}
+_MOST_POINTS = {1: 1 << 18, 2: 1 << 21}
+_REACH = 9.0
+_PRIOR_DRAWS = 2048
+_ROUNDS, _DOUBLINGS = 60, 40
+_ROUNDINGS = 16
+
+
+@dataclass(frozen=True)
+class GridEvidence:
+    """log p(x) of each example by quadrature, in nats.
+
+    Attributes:
+        values: of shape (examples,); NaN where the quadrature failed.
+        errors: estimates of their absolute errors: of the cells, of the tails, and of the model's own arithmetic.
+        points: how many evaluations of the model each example took.
+        dimensions: of the latent, 1 or 2.
+        failed: examples without a value, and why.
+    """
+
+    values: Floats
+    errors: Floats
+    points: NDArray[np.int64]
+    dimensions: int
+    failed: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> Approximate:
+        """The mean over the examples that did not fail; the errors are averaged, as if all pointed the same way."""
+        kept = [index for index in range(len(self.values)) if index not in self.failed]
+        if not kept:
+            return Approximate(math.nan, math.inf)
+        return Approximate(float(np.mean(self.values[kept])), float(np.mean(self.errors[kept])))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "quantity": "mean log p(x) over these examples, nats",
+            "method": f"quadrature over {self.dimensions} latent dimension{'s' if self.dimensions > 1 else ''}",
+            "label": Label.ESTIMATE.value,
+            "mean": self.mean.to_json(),
+            "examples": [
+                {"value": json_float(value), "error": json_float(error)}
+                for value, error in zip(self.values.tolist(), self.errors.tolist(), strict=True)
+            ],
+            "points": int(self.points.sum()),
+            "failed": {str(index): reason for index, reason in sorted(self.failed.items())},
+        }
+
+
+def latent_grid(
+    model: object,
+    x: Any,
+    *,
+    tolerance: float = 1e-6,
+    rows: int = ROWS,
+    progress: Callable[[int], None] | None = None,
+) -> GridEvidence:
+    """log p(x) = log integral p(z) p(x|z) dz for each example, with z of one or two dimensions, in nats.
+
+    Args:
+        model: a `TorchModel` or an object with its functions; any prior on R or R^2 that has a density and draws.
+        x: observations of shape (examples, *event).
+        tolerance: how far off, in nats, a value may be; what was reached is in `errors`.
+        rows: points handed to the model at once, which bounds the memory.
+        progress: called with 1 after each example.
+
+    Raises:
+        BadInput: bad numbers, data or shapes.
+        CannotCompute: another number of latent dimensions, or a latent that does not live on all of R^d.
+
+    >>> from torch.distributions import Normal
+    >>> model = TorchModel(
+    ...     prior=lambda: Normal(torch.tensor(0.0).double(), 1.0),
+    ...     encoder=lambda x: Normal(x / 2, 1.0),
+    ...     decoder=lambda z: Normal(z, 1.0),
+    ... )
+    >>> found = latent_grid(model, torch.tensor([2.0]).double())
+    >>> print(f"{found.values[0]:.10f}, error below 1e-9: {found.errors[0] < 1e-9}")  # -log(4 pi) / 2 - 1
+    -2.2655121235, error below 1e-9: True
+    """
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < 1:
+        raise BadInput("tolerance", tolerance, "a number of nats between 0 and 1", "for example tolerance=1e-6")
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise BadInput("rows", rows, "an integer of at least 1")
+    wrapped = TorchModel.wrap(model)
+    data = wrapped.data(x)
+    joint = _Joint(wrapped, data, rows)
+    values, errors = np.full(len(data), math.nan), np.full(len(data), math.inf)
+    points, failed = np.zeros(len(data), dtype=np.int64), {}
+    for example in range(len(data)):
+        integral = _Integral(joint, example, tolerance)
+        try:
+            values[example], errors[example] = integral.run()
+        except _NoNumber as reason:
+            failed[example] = str(reason)
+        points[example] = integral.points
+        if progress is not None:
+            progress(1)
+    return GridEvidence(values, errors, points, joint.dimensions, failed)
+
+
+class _NoNumber(Exception):
+    """Why an example has no value."""
+
+
+class _Joint:
+    """log p(x_i, z) at many z, and where its mass may be."""
+
+    def __init__(self, model: TorchModel, x: Tensor, rows: int) -> None:
+        self.model, self.x, self.rows = model, x, rows
+        self.prior = model.law("prior")
+        refuse_constrained(NAME, self.prior, "prior()")
+        self.event = tuple(self.prior.event_shape)
+        self.dimensions = math.prod(self.event)
+        if self.dimensions not in (1, 2):
+            reason = f"it has {self.dimensions} dimensions, and a grid serves for one or two; annealing serves for more"
+            raise CannotCompute(NAME, "prior()", reason)
+        with torch.no_grad(), torch.random.fork_rng():
+            self.like = model.sample("prior", self.prior, ())
+        with torch.no_grad(), random_state(self.like.device, 0):
+            draws = model.sample("prior", self.prior, (_PRIOR_DRAWS,)).reshape(_PRIOR_DRAWS, -1).double().cpu().numpy()
+        self.center = np.median(draws, axis=0)
+        low, high = np.quantile(draws, [0.16, 0.84], axis=0)  # the law may have no variance, and then this serves
+        self.spread = np.maximum((high - low) / 2, 1e-12)
+        self._check()
+
+    def _check(self) -> None:
+        """Shapes and supports, in the words of the user's model."""
+        z = self.like.expand(len(self.x), *self.event)
+        with torch.no_grad(), unvalidated():
+            law = self.model.law("likelihood", z)
+            self.model.check_function("likelihood", (z,), law)
+            try:
+                self.model.log_prob("likelihood", law, self.x, tuple(self.x.shape[1:]), lambda row: f"x[{row}]")
+            except BadInput as error:
+                if error.expected != "a number":  # NaN is the business of the example that it happens to
+                    raise
+
+    def seeds(self, example: int) -> tuple[Floats, Floats]:
+        """What the encoder points at, if it does: places and widths, each of shape (seeds, dimensions)."""
+        try:
+            with torch.no_grad(), unvalidated():
+                law = self.model.law("encoder", self.x[example : example + 1])
+                mean, spread = (each.reshape(1, -1).double().cpu().numpy() for each in (law.mean, law.stddev))
+        except Exception:  # a law without moments, or an encoder that fails: the grid does without
+            return np.empty((0, self.dimensions)), np.empty((0, self.dimensions))
+        sound = mean.shape == (1, self.dimensions) and np.isfinite(mean).all() and np.isfinite(spread).all()
+        kept = slice(0, 1 if sound and bool((spread > 0).all()) else 0)
+        return mean[kept], spread[kept]
+
+    def at(self, example: int, points: Floats) -> Floats:
+        """log p(x, z) at points of shape (n, dimensions)."""
+        parts = []
+        with torch.no_grad(), unvalidated():
+            for first in range(0, len(points), self.rows):
+                block = torch.as_tensor(
+                    points[first : first + self.rows], dtype=self.like.dtype, device=self.like.device
+                )
+                z = block.reshape(len(block), *self.event)
+                x = self.x[example].expand(len(block), *self.x.shape[1:])
+                value = self.prior.log_prob(z) + self.model.law("likelihood", z).log_prob(x)
+                parts.append(value.double().cpu().numpy())
+        return np.concatenate(parts)
+
+
+class _Integral:
+    """The integral over z for one example: cells that are halved, in a box that is doubled."""
+
+    def __init__(self, joint: _Joint, example: int, tolerance: float) -> None:
+        self.joint, self.example, self.tolerance = joint, example, tolerance
+        self.seeds, self.seed_widths = joint.seeds(example)
+        self.points, self.largest = 0, -math.inf
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES[joint.dimensions])
+        grids = np.meshgrid(*[nodes] * joint.dimensions, indexing="ij")
+        self.nodes = np.stack([grid.ravel() for grid in grids], axis=1)
+        products = np.meshgrid(*[weights] * joint.dimensions, indexing="ij")
+        self.log_weights = np.log(np.prod([grid.ravel() for grid in products], axis=0))
+
+    def run(self) -> tuple[float, float]:
+        """log of the integral, and an estimate of its error in nats.
+
+        Raises:
+            _NoNumber: the model gives NaN or +inf somewhere.
+        """
+        joint = self.joint
+        spread, center = joint.spread, joint.center
+        low, high = center - _REACH * spread, center + _REACH * spread
+        if len(self.seeds):
+            low = np.minimum(low, (self.seeds - _REACH * self.seed_widths).min(0))
+            high = np.maximum(high, (self.seeds + _REACH * self.seed_widths).max(0))
+        total, error = self._adapted(*self._cells(low, high, _FIRST_CELLS[joint.dimensions]))
+        share = 1.0
+        for _ in range(_DOUBLINGS):
+            middle, half = (low + high) / 2, high - low
+            ring_total, ring_error = self._adapted(*self._ring(low, high), beside=total)
+            low, high = middle - half, middle + half
+            grown = float(np.logaddexp(total, ring_total))
+            share = math.exp(ring_total - grown) if grown > -math.inf else 0.0
+            total, error = grown, float(np.logaddexp(error, ring_error))
+            if total > -math.inf and share <= self.tolerance / 16:
+                break
+            if self.points > _MOST_POINTS[joint.dimensions]:
+                break
+        if total == -math.inf:
+            return -math.inf, math.inf  # zero wherever it was looked at, which is no proof
+        relative = math.exp(min(0.0, error - total)) + 2 * share
+        rounding = _ROUNDINGS * torch.finfo(joint.like.dtype).eps * abs(self.largest)
+        return total, (-math.log1p(-relative) if relative < 1 else math.inf) + rounding
+
+    # --- cells: lower corners and widths, of shape (cells, dimensions) ---
+
+    def _cells(self, low: Floats, high: Floats, count: int) -> tuple[Floats, Floats]:
+        width = (high - low) / count
+        steps = np.meshgrid(*[np.arange(count)] * len(low), indexing="ij")
+        corners = low + width * np.stack([step.ravel() for step in steps], axis=1)
+        return corners, np.broadcast_to(width, corners.shape)
+
+    def _ring(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """The box of twice the width, without the box."""
+        margin = (high - low) / 2
+        corners, widths = self._cells(low - margin, high + margin, 8)
+        centers = corners + widths / 2
+        outside = ((centers < low) | (centers > high)).any(1)
+        return corners[outside], widths[outside]
+
+    def _halved(self, corners: Floats, widths: Floats) -> tuple[Floats, Floats]:
+        """The 2^d halves of every cell, one cell's next to each other."""
+        dimensions = corners.shape[1]
+        offsets = np.stack(np.meshgrid(*[[0.0, 0.5]] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions)
+        parts = corners[:, None, :] + offsets * widths[:, None, :]
+        return parts.reshape(-1, dimensions), np.repeat(widths / 2, len(offsets), axis=0)
+
+    def _integrals(self, corners: Floats, widths: Floats) -> Floats:
+        """log of the integral over each cell, by its rule."""
+        points = corners[:, None, :] + widths[:, None, :] * (self.nodes + 1) / 2
+        values = self.joint.at(self.example, points.reshape(-1, points.shape[2])).reshape(len(corners), -1)
+        self.points += values.size
+        if np.isnan(values).any() or (values == math.inf).any():
+            raise _NoNumber("log p(x, z) is NaN or +inf at a point of the grid")
+        finite = values[np.isfinite(values)]
+        if len(finite) and finite.max() > self.largest:
+            self.largest = float(finite.max())
+        return np.logaddexp.reduce(values + self.log_weights, axis=1) + np.log(widths / 2).sum(1)
+
+    def _adapted(self, corners: Floats, widths: Floats, beside: float = -math.inf) -> tuple[float, float]:
+        """log of the integral over the cells and of its error, relative to it and to what lies `beside` it.
+
+        In each round all cells are halved; those whose halves agree with them, up to a share of the tolerance, are
+        done with, from the smallest difference on, and the halves of the others are the cells of the next round.
+        """
+        whole = self._integrals(corners, widths)
+        done, error = -math.inf, -math.inf
+        for _ in range(_ROUNDS):
+            parts, part_widths = self._halved(corners, widths)
+            halves = self._integrals(parts, part_widths)
+            grouped = halves.reshape(len(corners), -1)
+            sums = np.logaddexp.reduce(grouped, axis=1)
+            total = np.logaddexp.reduce([done, beside, *sums])
+            if total == -math.inf:
+                return -math.inf, -math.inf
+            with np.errstate(over="ignore"):  # a coarse rule may overestimate without bounds
+                gaps = np.abs(np.exp(whole - total) - np.exp(sums - total))
+            order = np.argsort(gaps)
+            agreed = np.zeros(len(gaps), dtype=bool)
+            agreed[order] = np.cumsum(gaps[order]) <= self.tolerance / _ROUNDS
+            agreed &= ~self._hides_a_seed(corners, widths)
+            full = self.points > _MOST_POINTS[self.joint.dimensions]
+            if full:
+                agreed[:] = True
+            if agreed.any():
+                done = float(np.logaddexp.reduce([done, *sums[agreed]]))
+                error = float(np.logaddexp(error, _log(gaps[agreed].sum()) + total))
+            if agreed.all():
+                break
+            open_halves = np.repeat(~agreed, grouped.shape[1])
+            corners, widths, whole = parts[open_halves], part_widths[open_halves], halves[open_halves]
+        else:
+            done = float(np.logaddexp.reduce([done, *whole]))
+            error = float(np.logaddexp(error, np.logaddexp.reduce(whole)))
+        return done, error
+
+    def _hides_a_seed(self, corners: Floats, widths: Floats) -> NDArray[np.bool_]:
+        """Cells so much wider than a place of note in them that their points may step over it."""
+        hidden = np.zeros(len(corners), dtype=bool)
+        for seed, width in zip(self.seeds, self.seed_widths, strict=True):
+            inside = ((corners <= seed) & (seed <= corners + widths)).all(1)
+            hidden |= inside & (widths > 8 * width).any(1)
+        return hidden
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
+__all__ = ["GridEvidence", "latent_grid"]
