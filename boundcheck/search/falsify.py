@@ -1,15 +1,15 @@
 """Search for a counterexample: propose in batches of floats, reduce, and certify.
 
 Rounds of batches start at one model and double, over sizes from the smallest on; beside the random proposals a
-population of the best models so far evolves. A claim that is false on a large part of its family falls at once, one
-that is false on a small part falls to the large batches or to the evolution. Nothing is reported that the exact or the
-enclosure evaluator has not decided.
+population of the best models so far evolves, and later climbs by gradients. A claim that is false on a large part of
+its family falls at once, one that is false on a small part falls to the large batches, to the evolution, or to the
+gradients. Nothing is reported that the exact or the enclosure evaluator has not decided.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from boundcheck.claims.check import ModelCheck, check
 from boundcheck.claims.claim import Claim
 from boundcheck.errors import BadInput
 from boundcheck.models.finite import FiniteModel
+from boundcheck.search import ascend
 from boundcheck.search.batch import ModelBatch, Sizes, margins, needs
 from boundcheck.search.failing import smallest_failure
 from boundcheck.search.propose import chosen, joined, moved, random_batch
@@ -29,6 +30,14 @@ from boundcheck.search.reduce import among_small_fractions, simplest, size_of, s
 DEFAULT_BUDGET = 400_000
 """How many models a search tries unless told otherwise."""
 
+STAGES = ("batches", "evolution", "gradient")
+"""How models are proposed: at random, near the best so far, and by gradient ascent."""
+
+GRADIENT_AFTER = 100_000
+"""Gradients begin when so many models have been tried in vain: importing torch takes longer than most searches."""
+
+_STARTS = 32
+_BATCH_BESIDE_GRADIENTS = 1 << 11
 _LARGEST_BATCH = 1 << 15
 _POPULATION = 64
 _FIRST_BATCH_WITH_ZEROS = 256
@@ -57,6 +66,7 @@ def falsify(
     budget: int = DEFAULT_BUDGET,
     seed: int = 0,
     progress: Callable[[int], None] = lambda models: None,
+    stages: Collection[str] = STAGES,
 ) -> Search:
     """Search for a finite model on which a claim fails; shrink it, and certify it.
 
@@ -65,9 +75,12 @@ def falsify(
         budget: how many models to try.
         seed: the same seed finds the same counterexample.
         progress: called with the number of models tried so far.
+        stages: which ways of proposing models to use. Random batches and the evolution alternate from the start;
+            gradient ascent joins them after `GRADIENT_AFTER` models (at once, where it is the only stage), for claims
+            between two formulas, if torch can be imported.
 
     Raises:
-        BadInput: a budget below one, or a claim about a family that is not of finite models.
+        BadInput: a budget below one, an unknown stage, or a claim about a family that is not of finite models.
         CannotCompute: a side of the claim that finite models cannot evaluate.
         ObjectiveFailed: a black box gives no number on a model; the error names the smallest such model that is found.
 
@@ -81,9 +94,11 @@ def falsify(
     if claim.family != "finite":
         what = f"a claim about the family {claim.family!r}"
         raise BadInput("claim", claim.name, "a claim about finite models", f"this is {what}: use survey or check")
+    if not stages or not set(stages) <= set(STAGES):
+        raise BadInput("stages", stages, f"some of {', '.join(STAGES)}")
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
-    hunt = _Hunt(claim, rng, budget, progress)
+    hunt = _Hunt(claim, rng, budget, progress, frozenset(stages))
     with smallest_failure(claim):
         model = hunt.run()
     witness = None
@@ -97,8 +112,10 @@ def falsify(
 class _Hunt:
     """Stage one: rounds of growing batches over all sizes, with an evolving population for each size."""
 
-    def __init__(self, claim: Claim, rng: Generator, budget: int, progress: Callable[[int], None]) -> None:
-        self.claim, self.rng, self.budget, self.progress = claim, rng, budget, progress
+    def __init__(
+        self, claim: Claim, rng: Generator, budget: int, progress: Callable[[int], None], stages: frozenset[str]
+    ) -> None:
+        self.claim, self.rng, self.budget, self.progress, self.stages = claim, rng, budget, progress, stages
         self.roles = needs(claim)
         self.tie_x = {"clean encoder", "corruption"} <= self.roles
         self.tried = 0
@@ -106,6 +123,8 @@ class _Hunt:
         # How far a model is from triviality: a violation that vanishes with this is judged relative to it.
         yardstick = denoising_coupled if "corruption" in self.roles else elbo
         self.yardstick = Claim("yardstick", yardstick, "<=", log_evidence) if "encoder" in self.roles else None
+        self.climbs = "gradient" in stages and not claim.black_boxes and ascend.available()
+        self.climbs_after = 0 if stages == {"gradient"} else GRADIENT_AFTER
 
     def sizes(self) -> Iterator[Sizes]:
         """Sizes from the smallest on."""
@@ -136,11 +155,18 @@ class _Hunt:
 
     def round(self, sizes: Sizes, count: int) -> FiniteModel | None:
         """One batch of random models and, from the second round on, one of moves from the best so far."""
-        batch = random_batch(self.rng, sizes, self.roles, count, zeros=count >= _FIRST_BATCH_WITH_ZEROS)
+        climbs = self.climbs and self.tried >= self.climbs_after and sizes.z > 1
+        if climbs:
+            count = min(count, _BATCH_BESIDE_GRADIENTS)
+        fresh = count if "batches" in self.stages else min(count, _STARTS)
+        batch = random_batch(self.rng, sizes, self.roles, fresh, zeros=count >= _FIRST_BATCH_WITH_ZEROS)
         known = self.population.get(sizes)
         if known is not None and len(known) >= 4:
-            offspring = moved(self.rng, known, np.arange(len(known)), count)
-            batch = joined(joined(batch, offspring), known)
+            if "evolution" in self.stages:
+                batch = joined(batch, moved(self.rng, known, np.arange(len(known)), count))
+            batch = joined(batch, known)
+        if climbs:
+            batch = joined(batch, self.climbed(sizes, known))
         loss = self.losses(batch)
         self.tried += len(batch)
         self.progress(self.tried)
@@ -148,6 +174,14 @@ class _Hunt:
         if model is None:
             self.population[sizes] = chosen(batch, self.best(batch, loss))
         return model
+
+    def climbed(self, sizes: Sizes, known: ModelBatch | None) -> ModelBatch:
+        """Models at the end of gradient ascents from new random models and from the best so far."""
+        starts = random_batch(self.rng, sizes, self.roles, _STARTS, zeros=False)
+        if known is not None:
+            starts = joined(starts, known)
+        self.tried += len(starts) * ascend.STEPS
+        return ascend.ascend(self.claim, starts, self.yardstick)
 
     def losses(self, batch: ModelBatch) -> NDArray[np.float64]:
         """rhs - lhs for each model, minus its absolute value for equalities; +inf where the claim says nothing."""

@@ -197,7 +197,10 @@ def _neighbours(rows: Rows) -> Iterator[Rows]:
 
 
 def smaller_models(model: FiniteModel, tie_x: bool) -> Iterator[FiniteModel]:
-    """Models with one state of x, z or x~ fewer: two states merged, or one dropped and the rows rescaled.
+    """Models with fewer states of x, z or x~: two states merged, one dropped and its rows rescaled, or x observed.
+
+    To observe x is to take p(z|x) for the prior: it shifts both sides of most claims by log p(x), so that what fails
+    at x among others fails where x is the only one.
 
     Args:
         model: the model; the observation of interest is x = 0.
@@ -211,6 +214,7 @@ def smaller_models(model: FiniteModel, tie_x: bool) -> Iterator[FiniteModel]:
         if z > 1:
             yield from _maybe(_dropped_latent, rows, i)
     if x > 1 and not (tie_x and "corruption" in rows):
+        yield from _maybe(_observed, rows)
         yield from _maybe(_merged_observations, rows)
     if "corruption" in rows and not tie_x:
         n = rows["corruption"].shape[1]
@@ -256,6 +260,19 @@ def _dropped_latent(rows: Rows, i: int) -> Rows:
         new["encoder"] = np.array([_normalised(row[keep]) for row in rows["encoder"]], dtype=object)
     if "auxiliary" in rows:
         new["auxiliary"] = rows["auxiliary"][keep]
+    return new
+
+
+def _observed(rows: Rows) -> Rows:
+    """The posterior at x = 0 is taken for the prior, and x = 0 is the only observation."""
+    new = dict(rows)
+    new["prior"] = _normalised(rows["prior"] * rows["likelihood"][:, 0])
+    new["likelihood"] = np.full((len(rows["prior"]), 1), Fraction(1), dtype=object)
+    first = "corruption" if "corruption" in rows else "encoder"
+    if first in rows:
+        new[first] = rows[first][:1]
+    if "auxiliary" in rows:
+        new["auxiliary"] = rows["auxiliary"][:, :1]
     return new
 
 
