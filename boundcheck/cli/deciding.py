@@ -123,6 +123,7 @@ def _check_on_box(claim: Claim, name: str, seconds: float, save: str | None, as_
     from boundcheck.cli.report import Screen, print_json
     from boundcheck.cli.targets import users_code
 
+    _ = claim.terms  # a black box is refused before anything is shown
     with progress_bar(claim.name) as show, users_code(name):
         result = prove_on_box(claim, seconds=seconds, progress=show)
     found = None

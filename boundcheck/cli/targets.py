@@ -14,7 +14,7 @@ from typing import Any
 from boundcheck import catalogue
 from boundcheck.catalogue.objectives import log_evidence
 from boundcheck.claims.claim import Claim
-from boundcheck.errors import BadInput, BoundcheckError, UnknownName
+from boundcheck.errors import BadInput, BoundcheckError, FormulaError, UnknownName
 from boundcheck.evaluators.black_box import BlackBox
 from boundcheck.language import Term, to_json
 from boundcheck.search.regression import Form, Origin
@@ -169,7 +169,12 @@ def _claim_of(module: ModuleType, path: str, name: str) -> Claim:
     if isinstance(value, Term) or callable(value):
         statement = f"{name} is a lower bound on log p(x)."
         formula: Any = value
-        return Claim(name, formula, "<=", log_evidence, statement=statement, source=path)
+        try:
+            return Claim(name, formula, "<=", log_evidence, statement=statement, source=path)
+        except FormulaError as error:
+            if not _reads_tables(error):
+                raise
+            raise FormulaError(f"{error}; {_REMEDY}") from None
     raise BadInput(f"{path}:{name}", value, "a Claim, or a formula: a function of (m, x)")
 
 
@@ -180,6 +185,11 @@ def _object_of(module: ModuleType, path: str, name: str) -> Any:
         known = [key for key, value in objects.items() if isinstance(value, kinds) or _is_own(value, module)]
         raise UnknownName(f"object of {path}", name, known)
     return objects[name]
+
+
+def _reads_tables(error: FormulaError) -> bool:
+    """True if a formula asked the symbolic model for a table, as a function that computes with arrays does."""
+    return str(error).startswith("a model has no ")
 
 
 def _takes_nothing(function: Callable[..., Any]) -> bool:
