@@ -18,7 +18,7 @@ from mpmath import mp, mpf
 from scipy.stats import binom
 
 from boundcheck.errors import BadInput
-from boundcheck.evidence.intervals import LEVELS, Label, Wealth, evidence_interval
+from boundcheck.evidence.intervals import LEVELS, Label, Wealth, evidence_interval, interval_of
 
 DELTA = 0.05
 
@@ -340,3 +340,28 @@ def test_the_interval_as_json() -> None:
     assert shown["examples"] == 2
     with pytest.raises(BadInput, match="posterior_log_weights"):
         evidence_interval([0.0], posterior_log_weights=np.ones((3, 2)))
+
+
+def test_which_infinities_are_weights() -> None:
+    """log w = -inf is a weight of zero; at a posterior draw, where p(x,z) > 0, log w = +inf is a reciprocal of zero."""
+    assert evidence_interval([0.0] * 50 + [-math.inf]).lower > -1
+    assert evidence_interval([0.0] * 50, posterior_log_weights=[0.0] * 50 + [math.inf]).upper < 1  # type: ignore[operator]
+    with pytest.raises(BadInput, match=r"posterior_log_weights\[1, 0\]"):
+        evidence_interval([0.0], posterior_log_weights=[0.0, -math.inf])
+
+
+def test_an_interval_of_accumulated_bets_is_that_of_the_array() -> None:
+    rng = np.random.default_rng(12)
+    weights, reverse = rng.normal(-0.5, 1, size=(300, 5)), rng.normal(0.5, 1, size=(200, 5))
+    forward, back = Wealth(5), Wealth(5)
+    forward.add(weights)
+    back.add(-reverse)
+    whole = evidence_interval(weights, posterior_log_weights=reverse, delta=0.01)
+    same = interval_of(forward, back, delta=0.01)
+    assert (same.lower, same.upper) == (whole.lower, whole.upper)
+    assert same.lower < 0 < same.upper  # type: ignore[operator]
+    few = interval_of(forward, back, delta=0.01, which=np.array([0, 3]), rounding=0.25)
+    assert few.lower_of_examples.tolist() == (whole.lower_of_examples[[0, 3]] - 0.25).tolist()
+    assert few.upper == pytest.approx(
+        evidence_interval(weights[:, [0, 3]], posterior_log_weights=reverse[:, [0, 3]], delta=0.01).upper + 0.25  # type: ignore[operator]
+    )
