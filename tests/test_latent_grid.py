@@ -27,7 +27,7 @@ from torch.distributions import (
 from boundcheck.catalogue.objectives import log_evidence
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators import integration
-from boundcheck.evidence.latent_grid import GridEvidence, latent_grid
+from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
 from boundcheck.models import densities
 from boundcheck.models.continuous import ContinuousModel
 from boundcheck.models.torch_model import TorchModel
@@ -62,25 +62,25 @@ def check(found: GridEvidence, truths: Any, tolerance: float = 1e-6) -> None:
 def test_linear_gaussian_models(latent: int, observed: int) -> None:
     model = Known(latent, observed, seed=latent + observed)
     x, _ = model.data(4, seed=1)
-    check(latent_grid(model.torch(), x), [model.log_evidence(each) for each in x])
+    check(grid_evidence(model.torch(), x), [model.log_evidence(each) for each in x])
 
 
 @pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6])
 def test_needles_are_found_without_an_encoder_that_points_at_them(width: float) -> None:
     x = doubles(-2.7, 0.0, 0.3333, 1.2345)
-    found = latent_grid(scalar(decoder=lambda z: Normal(z, width)), x)
+    found = grid_evidence(scalar(decoder=lambda z: Normal(z, width)), x)
     check(found, stats.norm(0, math.sqrt(1 + width**2)).logpdf(x.numpy()))
 
 
 def test_needles_in_two_dimensions() -> None:
     x = doubles([0.3, -0.7], [2.2, 1.9])
-    found = latent_grid(gaussian(decoder=lambda z: Independent(Normal(z, 1e-3), 1)), x)
+    found = grid_evidence(gaussian(decoder=lambda z: Independent(Normal(z, 1e-3), 1)), x)
     check(found, stats.norm(0, math.sqrt(1 + 1e-6)).logpdf(x.numpy()).sum(1))
 
 
 @pytest.mark.parametrize("x", [30.0, 300.0])
 def test_a_posterior_far_out_in_the_tail_of_the_prior(x: float) -> None:
-    found = latent_grid(scalar(decoder=lambda z: Normal(z, 0.1)), doubles(x))
+    found = grid_evidence(scalar(decoder=lambda z: Normal(z, 0.1)), doubles(x))
     check(found, [stats.norm(0, math.sqrt(1.01)).logpdf(x)])
 
 
@@ -90,7 +90,7 @@ def test_a_prior_of_two_far_peaks() -> None:
     x = doubles(-41.0, 3.0, 2.0)
     spread = (widths**2 + 1).sqrt()
     truth = torch.logsumexp(shares.log() + Normal(means, spread).log_prob(x[:, None]), 1)
-    check(latent_grid(model, x), truth.numpy())
+    check(grid_evidence(model, x), truth.numpy())
 
 
 def test_a_correlated_prior_in_two_dimensions() -> None:
@@ -98,7 +98,7 @@ def test_a_correlated_prior_in_two_dimensions() -> None:
     model = gaussian(prior=lambda: MultivariateNormal(torch.zeros(2).double(), covariance))
     x = doubles([1.0, -1.0], [0.5, 0.4])
     truth = stats.multivariate_normal([0, 0], covariance.numpy() + np.eye(2)).logpdf(x.numpy())
-    check(latent_grid(model, x), truth)
+    check(grid_evidence(model, x), truth)
 
 
 # --- against other quadrature ---
@@ -116,7 +116,7 @@ def test_a_logistic_model_against_certified_integration() -> None:
         likelihood=lambda z: [densities.BernoulliLogit(2 * z - shift) for shift in shifts],
     )
     points = [(1, 0, 1), (0, 0, 0), (0, 1, 1)]
-    found = latent_grid(model, doubles(*points), tolerance=1e-8)
+    found = grid_evidence(model, doubles(*points), tolerance=1e-8)
     for point, value, error in zip(points, found.values, found.errors, strict=True):
         enclosure = integration.evaluate(log_evidence, certified, point)
         assert enclosure.lower - error - 1e-12 <= value <= enclosure.upper + error + 1e-12
@@ -132,7 +132,7 @@ def test_heavy_tails_are_followed_and_their_error_is_owned_up_to() -> None:
         joint = lambda z, each=each: stats.cauchy.pdf(z) * stats.norm.pdf(each, np.tanh(z), 1)  # noqa: E731
         ends = itertools.pairwise(pieces)
         truths.append(math.log(sum(integrate.quad(joint, a, b, epsabs=1e-13)[0] for a, b in ends)))
-    check(latent_grid(model, x, tolerance=1e-5), truths, tolerance=1e-5)
+    check(grid_evidence(model, x, tolerance=1e-5), truths, tolerance=1e-5)
 
 
 def test_a_decoder_with_kinks() -> None:
@@ -147,7 +147,7 @@ def test_a_decoder_with_kinks() -> None:
                 integrate.quad(joint, -12, 12, points=[0.0, 1 / 3, *np.linspace(-4, 4, 33)], limit=400, epsabs=1e-13)[0]
             )
         )
-    check(latent_grid(model, x), truths)
+    check(grid_evidence(model, x), truths)
 
 
 def test_a_network_in_two_dimensions_against_a_plain_grid() -> None:
@@ -166,7 +166,7 @@ def test_a_network_in_two_dimensions_against_a_plain_grid() -> None:
         float(torch.logsumexp(log_prior + Bernoulli(logits=logits).log_prob(each).sum(1), 0)) + 2 * math.log(0.02)
         for each in x
     ]
-    found = latent_grid(model, x)
+    found = grid_evidence(model, x)
     check(found, truths)
     assert int(found.points.max()) < 400_000
 
@@ -179,7 +179,7 @@ def test_float32_models_own_up_to_their_rounding() -> None:
     )
     x = torch.tensor([0.5, 2.0])
     truth = stats.norm(0, math.sqrt(1.0001)).logpdf(x.double().numpy())
-    found = latent_grid(model, x)
+    found = grid_evidence(model, x)
     check(found, truth, tolerance=1e-3)
     assert np.all(found.errors > 1e-7)
 
@@ -189,7 +189,7 @@ def test_float32_models_own_up_to_their_rounding() -> None:
 
 def test_evidence_of_zero_is_no_proof() -> None:
     never = Bernoulli(probs=torch.zeros(()).double())
-    found = latent_grid(scalar(decoder=lambda z: Bernoulli(probs=never.probs.expand(len(z)))), doubles(1.0, 0.0))
+    found = grid_evidence(scalar(decoder=lambda z: Bernoulli(probs=never.probs.expand(len(z)))), doubles(1.0, 0.0))
     assert found.values[0] < -15  # torch clamps probabilities, which makes it finite
     assert found.values[1] == pytest.approx(0, abs=1e-6)
 
@@ -203,10 +203,10 @@ def test_an_example_without_numbers_is_named_and_the_others_are_not_touched() ->
             return torch.where(value == 7.0, math.nan, super().log_prob(value))
 
     model = scalar(decoder=lambda z: Odd(z, 1.0))
-    found = latent_grid(model, doubles(1.0, 7.0, 2.0))
+    found = grid_evidence(model, doubles(1.0, 7.0, 2.0))
     assert list(found.failed) == [1]
     assert math.isnan(found.values[1])
-    plain = latent_grid(scalar(decoder=decoder), doubles(1.0, 2.0))
+    plain = grid_evidence(scalar(decoder=decoder), doubles(1.0, 2.0))
     assert found.values[[0, 2]].tolist() == plain.values.tolist()
     assert float(found.mean) == pytest.approx(float(plain.mean))
     assert json.loads(json.dumps(found.to_json()))["failed"].keys() == {"1"}
@@ -218,7 +218,7 @@ def test_out_of_points_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(module, "_MOST_POINTS", {1: 1000, 2: 1000})
     model = scalar(decoder=lambda z: Normal(torch.sin(40 * z), 0.05))
-    found = module.latent_grid(model, doubles(0.3))
+    found = module.grid_evidence(model, doubles(0.3))
     z = np.linspace(-9, 9, 2_000_001)
     truth = math.log(
         np.mean(stats.norm.pdf(z) * stats.norm.pdf(0.3, np.sin(40 * z), 0.05)) * 18 * len(z) / (len(z) - 1)
@@ -226,16 +226,16 @@ def test_out_of_points_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     assert abs(found.values[0] - truth) <= found.errors[0]
     assert found.errors[0] > 1e-3
     monkeypatch.undo()
-    check(latent_grid(model, doubles(0.3)), [truth], tolerance=1e-5)
+    check(grid_evidence(model, doubles(0.3)), [truth], tolerance=1e-5)
 
 
 def test_rows_change_nothing() -> None:
     model = Known(1, 2, seed=3)
     x, _ = model.data(2, seed=1)
     ticks: list[int] = []
-    whole = latent_grid(model.torch(), x, progress=ticks.append)
+    whole = grid_evidence(model.torch(), x, progress=ticks.append)
     assert ticks == [1, 1]
-    np.testing.assert_allclose(latent_grid(model.torch(), x, rows=100).values, whole.values, rtol=1e-12)
+    np.testing.assert_allclose(grid_evidence(model.torch(), x, rows=100).values, whole.values, rtol=1e-12)
 
 
 def test_other_latents_are_refused() -> None:
@@ -247,7 +247,7 @@ def test_other_latents_are_refused() -> None:
         ({"prior": lambda: Uniform(zeros[0], 1.0)}, "not all of R"),
     ):
         with pytest.raises(CannotCompute, match=words):
-            latent_grid(scalar(**changed), doubles(1.0))
+            grid_evidence(scalar(**changed), doubles(1.0))
 
 
 def test_mistakes_are_named() -> None:
@@ -257,10 +257,10 @@ def test_mistakes_are_named() -> None:
         ({"rows": 0}, "rows"),
     ):
         with pytest.raises(BadInput, match=words):
-            latent_grid(scalar(), doubles(1.0), **arguments)
+            grid_evidence(scalar(), doubles(1.0), **arguments)
     with pytest.raises(BadInput, match=r"x\[1\]"):
-        latent_grid(scalar(decoder=lambda z: Bernoulli(logits=z)), doubles(1.0, 0.5))
+        grid_evidence(scalar(decoder=lambda z: Bernoulli(logits=z)), doubles(1.0, 0.5))
     with pytest.raises(BadInput, match="event shape"):
-        latent_grid(scalar(), doubles([1.0, 2.0]))
+        grid_evidence(scalar(), doubles([1.0, 2.0]))
     with pytest.raises(BadInput, match=r"decoder\(z\)"):
-        latent_grid(scalar(decoder=lambda z: Normal(z + torch.rand(()), 1.0)), doubles(1.0))
+        grid_evidence(scalar(decoder=lambda z: Normal(z + torch.rand(()), 1.0)), doubles(1.0))

@@ -9,12 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, reverse_weights
+    from boundcheck.evidence.bidirectional import SimulatedGap, simulate, simulated_gap
     from boundcheck.evidence.card import EvidenceCard, Judgement, judge, render
     from boundcheck.evidence.engine import CurvePoint, IwaeCurve, iwae_curve, log_weights
     from boundcheck.evidence.evaluation import evaluate_files, evaluate_model
+    from boundcheck.evidence.intervals import EvidenceInterval, Label, evidence_interval, interval_of
+    from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
     from boundcheck.evidence.loading import load_data, load_factory, load_weights
+    from boundcheck.evidence.wealth import Wealth
 
 _HOME = {
+    "AnnealedWeights": "annealing",
+    "EvidenceInterval": "intervals",
+    "GridEvidence": "latent_grid",
+    "Label": "intervals",
+    "SimulatedGap": "bidirectional",
+    "Wealth": "wealth",
+    "annealed_weights": "annealing",
+    "evidence_interval": "intervals",
+    "grid_evidence": "latent_grid",
+    "interval_of": "intervals",
+    "reverse_weights": "annealing",
+    "simulate": "bidirectional",
+    "simulated_gap": "bidirectional",
     "EvidenceCard": "card",
     "Judgement": "card",
     "judge": "card",
@@ -38,12 +56,22 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AnnealedWeights",
     "CurvePoint",
     "EvidenceCard",
+    "EvidenceInterval",
+    "GridEvidence",
     "IwaeCurve",
     "Judgement",
+    "Label",
+    "SimulatedGap",
+    "Wealth",
+    "annealed_weights",
     "evaluate_files",
     "evaluate_model",
+    "evidence_interval",
+    "grid_evidence",
+    "interval_of",
     "iwae_curve",
     "judge",
     "load_data",
@@ -51,4 +79,7 @@ __all__ = [
     "load_weights",
     "log_weights",
     "render",
+    "reverse_weights",
+    "simulate",
+    "simulated_gap",
 ]

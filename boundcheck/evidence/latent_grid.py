@@ -30,7 +30,7 @@ else:
     Tensor = torch.Tensor
 
 Floats = NDArray[np.float64]
-NAME = "latent_grid"
+NAME = "grid_evidence"
 ROWS = 16384
 """Points handed to the model at once, unless another number is asked for."""
 _NODES = {1: 12, 2: 8}
@@ -84,7 +84,7 @@ class GridEvidence:
         }
 
 
-def latent_grid(
+def grid_evidence(
     model: object,
     x: Any,
     *,
@@ -111,7 +111,7 @@ def latent_grid(
     ...     encoder=lambda x: Normal(x / 2, 1.0),
     ...     decoder=lambda z: Normal(z, 1.0),
     ... )
-    >>> found = latent_grid(model, torch.tensor([2.0]).double())
+    >>> found = grid_evidence(model, torch.tensor([2.0]).double())
     >>> print(f"{found.values[0]:.10f}, error below 1e-9: {found.errors[0] < 1e-9}")  # -log(4 pi) / 2 - 1
     -2.2655121235, error below 1e-9: True
     """
@@ -329,4 +329,4 @@ def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-__all__ = ["GridEvidence", "latent_grid"]
+__all__ = ["GridEvidence", "grid_evidence"]
