@@ -78,8 +78,8 @@ def all_numbers(result: WeightRun) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in parts])
 
 
-def same(a: WeightRun, b: WeightRun, relative: float = 1e-6) -> None:
-    np.testing.assert_allclose(all_numbers(a), all_numbers(b), rtol=relative, atol=1e-9)
+def same(a: WeightRun, b: WeightRun, relative: float = 1e-6, absolute: float = 1e-9) -> None:
+    np.testing.assert_allclose(all_numbers(a), all_numbers(b), rtol=relative, atol=absolute)
     assert a.groups == b.groups
     assert a.failed == b.failed
 
@@ -485,7 +485,7 @@ def test_the_fused_way_is_taken_and_changes_nothing_but_rounding(samples: int) -
     options = {"ks": (1, 7, samples), "seed": 2}
     plain, fused = run(model, bits(9), **options, fused="off"), run(model, bits(9), **options)
     assert (plain.settings["fused"], fused.settings["fused"]) == ("no", "weights")
-    same(plain, fused, 1e-5)
+    same(plain, fused, 1e-5, 1e-6)
     for changed in ({"chunk": 64}, {"chunk": 1 << 13}, {"threads": 3}):
         same(fused, run(model, bits(9), **(options | {"threads": 1} | changed)))
 
