@@ -9,6 +9,7 @@ with the model's own laws before they are used, and return None for a model that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -225,7 +226,8 @@ class FusedExample:
         dtype = weights.head.weight.dtype
         mean, scale = mean.double(), scale.double()
         offset, ratio = (mean - weights.prior_mean) / weights.prior_scale, scale / weights.prior_scale
-        self.constant = float((ratio.log() - offset.square() / 2).sum())
+        constant = float((ratio.log() - offset.square() / 2).sum())
+        self.constant = constant if math.isfinite(constant) else math.nan  # a density of 0 or inf gives no weight
         self.slope, self.curvature = (-offset * ratio).to(dtype), ((1 - ratio.square()) / 2).to(dtype)
         self.steps, self.head = list(weights.steps), weights.head.at(pixels)
         self.mean, self.scale = mean.to(dtype), scale.to(dtype)
