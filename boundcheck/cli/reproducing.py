@@ -109,7 +109,7 @@ def dvae_command(
     as_json: bool,
     seed: int,
 ) -> int:
-    """The denoising experiment: VAE, IWAE, DVAE, DIWAE, trained and held against their evidence.
+    """The denoising experiment: VAEs trained in six ways.
 
     Im et al. (2015). For each model both readings of the denoising objective, the ELBO of q~, and IWAE with K weights,
     by one recipe; and a model that is trained on the decoupled reading, which runs away from its evidence.
