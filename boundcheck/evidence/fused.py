@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boundcheck.errors import BoundcheckError, require
-from boundcheck.evidence.fused_bernoulli import CHUNK, FLOATS, BernoulliHead, linear
+from boundcheck.evidence.fused_bernoulli import CHUNK, FLOATS, BernoulliHead, keep_freed_memory, linear
 from boundcheck.evidence.fused_trace import LastLayer, Linear, Step, input_of, last_layer
 from boundcheck.models.torch_model import TorchModel, random_state
 
@@ -29,6 +29,8 @@ else:
 
 _PROBES = 8
 """Latents of each kind at which a fused path is compared with the model's own laws."""
+_EXAMPLES = 3
+"""Examples at which whole log-weights are."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12}
 """By how much of their own size log-weights may differ from the model's own: a mistake would be larger."""
 
@@ -58,6 +60,7 @@ def likelihood_of(model: object, x: Tensor) -> FusedLikelihood | None:
             layer = last_layer(lambda rows: wrapped.law("likelihood", rows), z)
         if layer is None or not _usable(layer, x):
             return None
+        keep_freed_memory()
         fused = FusedLikelihood(wrapped, layer)
         return fused if _agrees(fused, z, x) else None
     except (BoundcheckError, RuntimeError):  # whatever is wrong with the model, its own laws will say it better
@@ -97,7 +100,7 @@ def weights_of(model: object, x: Tensor) -> FusedWeights | None:
             if moments is None:
                 return None
             fused = FusedWeights(likelihood, *moments)
-            return fused if _weights_agree(fused, wrapped, x[:_PROBES]) else None
+            return fused if _weights_agree(fused, wrapped, x[:_EXAMPLES]) else None
     except (BoundcheckError, RuntimeError):
         return None
 
@@ -279,18 +282,17 @@ def _weights_agree(fused: FusedWeights, model: TorchModel, x: Tensor) -> bool:
     mean, scale = moments
     if mean.dtype != fused.head.weight.dtype:
         return False
-    noise = torch.randn(_PROBES, *mean.shape, generator=torch.Generator().manual_seed(0), dtype=mean.dtype)
-    z = mean + scale * noise
-    for draw in range(_PROBES):
-        parts = [
-            model.law("likelihood", z[draw]).log_prob(x),
-            model.law("prior").log_prob(z[draw]),
-            -encoder.log_prob(z[draw]),
-        ]
+    source = torch.Generator().manual_seed(0)
+    prior = model.law("prior")
+    for row in range(len(x)):
+        noise = torch.randn(_PROBES, mean.shape[1], generator=source, dtype=mean.dtype)
+        z = mean[row] + scale[row] * noise
+        given = x[row].expand(_PROBES, *x.shape[1:])
+        quadratic = noise.square().sum(1) / 2 + (scale[row].log() + math.log(2 * math.pi) / 2).sum()
+        parts = [model.law("likelihood", z).log_prob(given), prior.log_prob(z), quadratic]
         plain = sum(part.double() for part in parts)
         size = sum(part.double().abs() for part in parts)
-        values = torch.cat([block[row](noise[draw, row : row + 1]) for row in range(len(x))])
-        if not bool(((values - plain).abs() <= _TOLERANCE[mean.dtype] * (1 + size)).all()):
+        if not bool(((block[row](noise) - plain).abs() <= _TOLERANCE[mean.dtype] * (1 + size)).all()):
             return False
     return True
 

@@ -29,12 +29,18 @@ FLOATS = (torch.float32, torch.float64)
 """The floating types that are worked in."""
 _FOLD = 16
 """Pixels whose factors are multiplied before a logarithm is taken; a power of two."""
+_LARGEST_KEPT = 31 << 20
+"""Bytes; glibc considers blocks up to 32 MiB."""
 _PADDING = -2000.0
 """u of a pixel that is not there: 2^-2000 is 0."""
 _LOG2_E = math.log2(math.e)
 # oneDNN's product uses a processor's widest vectors whoever made it, at more than twice the speed of the usual one on
 # some; torch offers it under this name, and where it does not, the usual one gives the same numbers.
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_ONEDNN = (
+    torch.ops.mkldnn._linear_pointwise.default
+    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    else None
+)
 
 
 def linear(h: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
@@ -43,10 +49,19 @@ def linear(h: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") ->
     >>> linear(torch.ones(1, 2), torch.tensor([[1.0, 2.0]]), torch.tensor([-4.0]), "relu").tolist()
     [[0.0]]
     """
-    if _ONEDNN and h.dtype == torch.float32 and h.device.type == "cpu":
-        return torch.ops.mkldnn._linear_pointwise(h, weight, bias, activation, [], "")
+    if _ONEDNN is not None and h.dtype == torch.float32 and h.device.type == "cpu":
+        return _ONEDNN(h, weight, bias, activation, [], "")
     product = torch.nn.functional.linear(h, weight, bias)
     return product if activation == "none" else getattr(torch, activation)(product)
+
+
+def keep_freed_memory() -> None:
+    """Let freed buffers stay with the process, so that the next chunk need not have its pages mapped and cleared again.
+
+    glibc hands large blocks back to the system one by one, until it has seen a larger one freed: then it keeps what is
+    smaller. The block that it is shown here is never touched, so it takes no memory.
+    """
+    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
 
 
 class BernoulliHead:
@@ -152,4 +167,4 @@ def _log_probs(exponents: Callable[[], Tensor]) -> Tensor:
     return sums.mul_(-math.log(2))
 
 
-__all__ = ["CHUNK", "FLOATS", "BernoulliHead", "SignedHead", "linear"]
+__all__ = ["CHUNK", "FLOATS", "BernoulliHead", "SignedHead", "keep_freed_memory", "linear"]

@@ -44,6 +44,8 @@ else:
     )
 
 _LOG_ROOT_TAU = 0.5 * math.log(2 * math.pi)
+_NOISE_ROWS = 8 * UNIT
+"""Rows of noise that are drawn at once for a fused log-weight, which cuts them into chunks of its own."""
 _ROUNDINGS = 64
 """How many roundings of its own size a log-density is granted: sums over pixels and units, pairwise added."""
 
@@ -166,7 +168,7 @@ class Weigher:
         if block is not None and isinstance(proposal, _Gaussian):
             for row in range(len(x)):
                 weight = block[row]
-                for columns, noise in proposal.noises(row, draws, max(1, self.chunk)):
+                for columns, noise in proposal.noises(row, draws, _NOISE_ROWS):
                     result[row, columns] = weight(noise)
                 if not math.isfinite(float(proposal.log_scale[row])):
                     result[row] = math.nan
