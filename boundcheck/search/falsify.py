@@ -38,6 +38,7 @@ GRADIENT_AFTER = 100_000
 
 _STARTS = 32
 _BATCH_BESIDE_GRADIENTS = 1 << 11
+_MOST_TRIVIAL = 16
 _LARGEST_BATCH = 1 << 15
 _POPULATION = 64
 _FIRST_BATCH_WITH_ZEROS = 256
@@ -142,9 +143,10 @@ class _Hunt:
         """The first certified violation, at x = 0."""
         sizes = list(self.sizes())
         worthwhile = [each for each in sizes if each.z > 1 and each.xt != 1] or sizes
+        trivial = [each for each in sizes if each not in worthwhile]
         batch = 1
         while self.tried < self.budget:
-            for each in sizes if batch <= 16 else worthwhile:
+            for each in [*worthwhile, *trivial] if batch <= _MOST_TRIVIAL else worthwhile:
                 model = self.round(each, min(batch, _LARGEST_BATCH))
                 if model is not None:
                     return model
@@ -202,6 +204,8 @@ class _Hunt:
     def best(self, batch: ModelBatch, loss: NDArray[np.float64]) -> NDArray[np.intp]:
         """The models closest to a violation: half by margin, half by margin relative to the yardstick."""
         half = _POPULATION // 2
+        if len(batch) <= half:
+            return np.arange(len(batch))
         absolute = np.argsort(loss)[:half]
         if self.yardstick is None:
             return absolute
