@@ -82,6 +82,20 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
         STRICT[0] = before
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Show a smaller counterexample beside a failure, where merging states finds what Hypothesis could not."""
+    report = yield
+    testing = sys.modules.get("boundcheck.testing")
+    if testing is not None and report.when == "call" and testing.LAST_VIOLATION:
+        if report.failed:
+            text = testing.smaller_counterexample()
+            if text:
+                report.sections.append(("boundcheck: the claim fails on a smaller model too", text))
+        testing.LAST_VIOLATION.clear()
+    return report
+
+
 # Of the session's scope, so that Hypothesis lets tests with @given use them.
 
 

@@ -41,18 +41,25 @@ def probabilities(size: int, *, zeros: bool = True) -> SearchStrategy[Row]:
     >>> find(probabilities(2), lambda row: row[0] < row[1])
     [Fraction(1, 3), Fraction(2, 3)]
     """
-    plain = st.lists(st.integers(1, 12), min_size=size, max_size=size)
-    kinds: list[SearchStrategy[list[int]]] = [plain, _sharp(size)]
-    if zeros and size > 1:
-        kinds.append(st.lists(st.sampled_from([1, 0, 2, 5]), min_size=size, max_size=size).filter(any))
-    return st.one_of(kinds).map(_normalised)
+    return _rows(size, zeros).map(lambda row: row(size))
 
 
-def _sharp(size: int) -> SearchStrategy[list[int]]:
-    """Nearly deterministic rows: one entry outweighs the others by up to a million."""
-    return st.tuples(st.integers(0, size - 1), st.integers(1, 6)).map(
-        lambda where: [10 ** where[1] if i == where[0] else 1 for i in range(size)]
-    )
+@cache
+def _rows(most: int, zeros: bool) -> SearchStrategy[Callable[[int], Row]]:
+    """Rows of any size up to `most`: functions of the size, so that a smaller model has the same choices behind it.
+
+    Each entry has a weight of its own, the simplest first; so rows shrink entry by entry, whatever they are. Half of
+    the rows are plain; zeros and weights of up to a million make the others sparse and nearly deterministic.
+    """
+    weights = [*_PLAIN, *([0, 0] if zeros else []), 100, 1000, 10**6, *_PLAIN[1:]]
+    return st.lists(st.sampled_from(weights), min_size=most, max_size=most).map(_row)
+
+
+_PLAIN = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+
+
+def _row(weights: list[int]) -> Callable[[int], Row]:
+    return lambda n: _normalised(weights[:n] if any(weights[:n]) else [1, *weights[1:n]])
 
 
 def _normalised(weights: list[int]) -> Row:
@@ -107,16 +114,20 @@ def finite_models(
     n_z, n_x = draw(st.integers(low_z, high_z)), draw(st.integers(low_x, high_x))
     n_c = draw(st.integers(max(low_c, 1), high_c)) if high_c else 0
     if clean_encoder and n_c:
-        n_x = n_c
+        n_x, high_x = n_c, high_c
     corner = draw(st.sampled_from(["plain", *CORNERS] if corners is None else sorted(corners, key=[*CORNERS].index)))
-    row = lambda n: draw(probabilities(n, zeros=zeros))  # noqa: E731
-    prior, likelihood = row(n_z), [row(n_x) for _ in range(n_z)]
-    encoder = [row(n_z) for _ in range(n_c or n_x)]
+
+    def rows(count: int, most_rows: int, n: int, most: int) -> list[Row]:
+        # All rows of the largest size are drawn, and the model's taken from them: fewer states need no other choices.
+        return [draw(_rows(most, zeros))(n) for _ in range(most_rows)][:count]
+
+    prior, likelihood = rows(1, 1, n_z, high_z)[0], rows(n_z, high_z, n_x, high_x)
+    encoder = rows(n_c or n_x, high_c or high_x, n_z, high_z)
     tables: dict[str, Any] = {"prior": prior, "likelihood": likelihood, "encoder": encoder}
     if n_c:
-        tables["corruption"] = [row(n_c) for _ in range(n_x)]
+        tables["corruption"] = rows(n_x, high_x, n_c, high_c)
     if auxiliary:
-        tables["auxiliary"] = [[row(n_c) for _ in range(n_x)] for _ in range(n_z)]
+        tables["auxiliary"] = [rows(n_x, high_x, n_c, high_c) for _ in range(high_z)][:n_z]
     if corner != "plain":
         CORNERS[corner](tables)
     model = FiniteModel(**tables)
@@ -127,7 +138,9 @@ def finite_models(
 
 
 def _sizes(name: str, value: Any, least: int) -> tuple[int, int]:
-    low, high = value if isinstance(value, tuple) and len(value) == 2 else (least, value)
+    low, high = least, value
+    if isinstance(value, tuple) and len(value) == 2:
+        low, high = value
     for each in (low, high):
         if isinstance(each, bool) or not isinstance(each, int) or each < least:
             raise BadInput(name, value, f"a whole number of at least {least}, or a pair of such numbers")
@@ -392,14 +405,14 @@ def _case(model: Any, x: Any) -> Case:
 
 
 def alphas() -> SearchStrategy[Fraction]:
-    """Renyi orders: simple fractions on both sides of 0 and 1, and orders close to 0 and 1.
+    """Renyi orders from -3 to 4: simple fractions, and orders close to 0, 1 and other whole numbers; they shrink to 0.
 
     >>> from hypothesis import find
     >>> find(alphas(), lambda alpha: alpha > 1)
     Fraction(2, 1)
     """
-    near = st.sampled_from([Fraction(n, 100) for n in (-5, 1, 5, 95, 99, 101)])
-    return st.fractions(min_value=-3, max_value=4, max_denominator=4) | near
+    parts = ["0", "1/2", "1/3", "2/3", "1/4", "3/4", "1/20", "19/20", "1/100", "99/100"]
+    return st.builds(lambda part, whole: whole + Fraction(part), st.sampled_from(parts), st.integers(-3, 3))
 
 
 def copies(most: int = 4) -> SearchStrategy[int]:

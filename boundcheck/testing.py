@@ -18,7 +18,7 @@ from boundcheck.claims.check import ModelCheck, check
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Outcome, Relation, Verdict
 from boundcheck.claims.describe import model_text
-from boundcheck.errors import BadInput, ObjectiveFailed
+from boundcheck.errors import BadInput, BoundcheckError, ObjectiveFailed
 from boundcheck.evaluators.black_box import BlackBox
 from boundcheck.evaluators.strongest import Model
 from boundcheck.evaluators.values import Value
@@ -90,7 +90,7 @@ class Record:
 
     def lines(self) -> list[str]:
         """The record as text: the verdict, its guarantee, how many models, how close, and which corners."""
-        margin = f"{self.smallest_margin:.3g} nats" if self.guarantee else "none decided"
+        margin = f"{self.smallest_margin + 0.0:.3g} nats" if self.guarantee else "none decided"
         undecided = f", {self.undecided} undecided" if self.undecided else ""
         lines = [
             f"{self.verdict:<9}  {self.guarantee or '-':<11}  {self.models} models{undecided}, smallest margin {margin}"
@@ -108,6 +108,9 @@ RECORDS: dict[str, Record] = {}
 
 STRICT = [False]
 """Whether an undecided comparison fails where an assertion does not say; the marker boundcheck(strict=True) sets it."""
+
+LAST_VIOLATION: list[ModelCheck] = []
+"""The violation that an assertion met last, if any; the plugin looks for a smaller one when the test has failed."""
 
 _STRENGTH = ("exact", "certified", "numerical", "statistical")
 
@@ -196,7 +199,8 @@ def assert_bound(
         _note(record, verdict, margin)
         smallest = min(smallest, margin)
         if verdict.outcome is Outcome.VIOLATED or (strict and verdict.outcome is Outcome.UNDECIDED):
-            raise AssertionError(_failure(ModelCheck(claim, model, each, verdict)))
+            LAST_VIOLATION[:] = [ModelCheck(claim, model, each, verdict)]
+            raise AssertionError(_failure(LAST_VIOLATION[0]))
     _target(smallest, title)
 
 
@@ -303,14 +307,33 @@ def _failure(found: ModelCheck, saved: str | Path | None = None) -> str:
     return "\n".join(lines)
 
 
+def smaller_counterexample() -> str:
+    """The violation that was met last, on a smaller model if there is one: as the failure shows it; else ""."""
+    from boundcheck.search.reduce import size_of
+    from boundcheck.search.smaller import smaller
+
+    if not LAST_VIOLATION:
+        return ""
+    given = LAST_VIOLATION.pop()
+    try:
+        found = smaller(given)
+    except BoundcheckError:  # the failure itself is told anyway
+        return ""
+    if found is given or not isinstance(found.model, FiniteModel) or not isinstance(given.model, FiniteModel):
+        return ""
+    if size_of(found.model).states >= size_of(given.model).states:
+        return ""
+    return _failure(found, save_witness(found, name=f"smaller-{found.claim.name}"))
+
+
 def _shown(value: Value) -> str:
     text, number = str(value), f"{float(value):.12g}"
     return text if text == number or text.startswith(number) else f"{text} = {number}"
 
 
-def save_witness(found: ModelCheck, folder: str | Path = WITNESS_FOLDER) -> Path | None:
+def save_witness(found: ModelCheck, folder: str | Path = WITNESS_FOLDER, name: str | None = None) -> Path | None:
     """Save a violation as a witness file named after its claim; None if that cannot be done."""
-    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in found.claim.name).strip("-") or "claim"
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in name or found.claim.name).strip("-") or "claim"
     path = Path(folder) / f"{safe[:60]}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
 
-from boundcheck import BadInput, FiniteModel
+from boundcheck import BadInput, Claim, FiniteModel, ObjectiveFailed, black_box, evaluate
 from boundcheck.catalogue import find
 from boundcheck.catalogue.objectives import denoising_decoupled, elbo, log_evidence
 from boundcheck.claims import check_model
+from boundcheck.models import LinearGaussianModel
 from boundcheck.search.witness import Witness, load_witness
-from boundcheck.strategies import CORNERS, finite_models, probabilities
-from boundcheck.testing import RECORDS, assert_bound, regression_test
+from boundcheck.testing import RECORDS, Record, assert_bound, regression_test, smaller_counterexample
 
 SUITE = """
 from hypothesis import given
@@ -130,53 +130,176 @@ def test_observations_are_checked() -> None:
         assert_bound(elbo, "<=", log_evidence, model, x=1)
 
 
-@settings(max_examples=60, derandomize=True)
-@given(finite_models(latent=3, corruption=3, auxiliary=True))
-def test_strategies_give_valid_models(model: FiniteModel) -> None:
-    assert 1 <= model.sizes["z"] <= 3
-    assert model.sizes["x"] == model.sizes["x~"]
-    assert check_model(find("hvm-below-evidence"), model).verdict.outcome.value != "violated"
-
-
-def test_strategies_meet_their_corners() -> None:
-    """Over 400 examples every corner occurs; each is drawn with probability 1/5, so one misses it with p < 1e-38."""
-    seen: set[str] = set()
-
-    @settings(max_examples=400, derandomize=True, database=None)
-    @given(finite_models(latent=2, corruption=2))
-    def collect(model: FiniteModel) -> None:
-        encoder = model.table("encoder").tolist()
-        posterior = [[p / sum(row) for p in row] if sum(row) else None for row in model.table("joint").tolist()]
-        if model.sizes["z"] == 2 and model.sizes["x"] == 2:
-            seen.add("plain")
-            if encoder[0] == encoder[1]:
-                seen.add("encoder ignores its input")
-            if encoder == posterior:
-                seen.add("encoder is the posterior")
-            if model.table("likelihood").tolist()[0] == model.table("likelihood").tolist()[1]:
-                seen.add("equal rows")
-            if encoder[0] == encoder[1][::-1]:
-                seen.add("symmetric tables")
-
-    collect()
-    assert seen == {"plain", *CORNERS}
-
-
-def test_rows_shrink_to_simple_fractions() -> None:
-    from hypothesis import find as smallest
-
-    assert [str(p) for p in smallest(probabilities(3), lambda row: row[2] > row[0])] == ["1/4", "1/4", "1/2"]
-
-
-@pytest.mark.parametrize("bad", [{"latent": 0}, {"corruption": -1}, {"observed": 1.5}, {"auxiliary": True}])
-def test_strategies_refuse_bad_sizes(bad: dict[str, object]) -> None:
-    from hypothesis import find as smallest
-
-    with pytest.raises(BadInput):
-        smallest(finite_models(**bad), lambda model: True)  # type: ignore[arg-type]
-
-
 def test_a_regression_test_is_valid_python() -> None:
     claim = find("denoising-readings-agree")
     assert claim.witness is not None
     compile(regression_test(Witness.of(check_model(claim, claim.witness()))), "test_regression.py", "exec")
+
+
+# --- the marker, the fixtures, the profiles, the database -----------------------------------------------------------
+
+MARKED = """
+import pytest
+from hypothesis import given
+from boundcheck import FiniteModel
+from boundcheck.catalogue.objectives import elbo, log_evidence
+from boundcheck.strategies import finite_models
+from boundcheck.testing import STRICT
+
+HOLED = FiniteModel(prior=[1, 0], likelihood=[[1], [1]], encoder=[["1/2", "1/2"]])
+
+def undefined(m, x):
+    return elbo(m, x) - elbo(m, x)
+
+@pytest.mark.boundcheck
+def test_lenient(bound):
+    bound(undefined, "<=", log_evidence, HOLED)
+
+@pytest.mark.boundcheck(strict=True)
+def test_strict(bound):
+    bound(undefined, "<=", log_evidence, HOLED, name="strictly")
+
+def test_strict_no_longer(bound):
+    assert STRICT == [False]
+    bound(undefined, "<=", log_evidence, HOLED)
+
+@given(finite_models(latent=2))
+def test_fixture_and_hypothesis(bound, model):
+    bound(elbo, "<=", log_evidence, model)
+
+def test_models(boundcheck_models, bound):
+    assert len(boundcheck_models) == 60
+    for model in boundcheck_models[:5]:
+        bound(elbo, "<=", log_evidence, model)
+
+def test_fixed(fixed):
+    fixed("witness.json", lhs=elbo)
+
+def test_not_fixed(fixed):
+    fixed("witness.json")
+"""
+
+
+def test_marker_and_fixtures(tmp_path: Path) -> None:
+    claim = find("denoising-decoupled-below-evidence")
+    wide = FiniteModel(prior=["1/2", "1/2"], likelihood=[[1], [1]], corruption=[[1]], encoder=[["1/3", "2/3"]])
+    assert claim.witness is not None and check_model(Claim("elbo", elbo, "<=", log_evidence), wide)
+    shifted = Claim("shifted", lambda m, x: elbo(m, x) + 1, "<=", log_evidence)
+    Witness.of(check_model(shifted, wide)).save(tmp_path / "witness.json")
+    (tmp_path / "test_marked.py").write_text(MARKED)
+    result = run_pytest(tmp_path, "--boundcheck-profile=quick")
+    assert "2 failed, 5 passed" in result.stdout, result.stdout
+    assert "strictly: undecided" in result.stdout
+    assert "replay: boundcheck replay witness.json" in result.stdout
+    assert "shifted" in result.stdout
+    (tmp_path / "test_marked.py").write_text(
+        "import pytest\n@pytest.mark.boundcheck(strct=True)\ndef test_it(): pass\n"
+    )
+    misspelt = run_pytest(tmp_path)
+    assert misspelt.returncode == 4 and "strict=True or strict=False" in misspelt.stderr + misspelt.stdout
+
+
+REMEMBERED = """
+import json
+from hypothesis import given
+from boundcheck import E, exp, log, total
+from boundcheck.catalogue.objectives import log_evidence
+from boundcheck.strategies import finite_models
+from boundcheck.testing import assert_bound
+TRIED = []
+
+def shifted(m, x):
+    return log_evidence(m, x) + E(m.encoder(x), lambda z: m.encoder(x).log_prob(z)) + 1
+
+@given(finite_models(latent=3))
+def test_it(model):
+    TRIED.append(model.to_json())
+    assert_bound(shifted, "<=", log_evidence, model)
+
+def teardown_module():
+    print("TRIED", json.dumps([len(TRIED), TRIED[0], TRIED[-1]]))
+"""
+
+
+def test_a_failing_example_is_tried_first_in_the_next_run(tmp_path: Path) -> None:
+    """Hypothesis's example database, which every profile but "ci" uses."""
+    (tmp_path / "test_it.py").write_text(REMEMBERED)
+
+    def tried(profile: str) -> tuple[int, object, object]:
+        out = run_pytest(tmp_path, "-s", f"--boundcheck-profile={profile}").stdout
+        assert "1 failed" in out
+        count, first, last = json.loads(out.split("TRIED ", 1)[1].splitlines()[0])
+        return count, first, last
+
+    _, _, minimal = tried("quick")
+    assert (tmp_path / ".hypothesis" / "examples").is_dir()
+    _, replayed, _ = tried("quick")
+    assert replayed == minimal
+    shutil.rmtree(tmp_path / ".hypothesis")
+    tried("ci")
+    assert not (tmp_path / ".hypothesis" / "examples").exists()
+
+
+def test_a_smaller_counterexample_is_shown_where_states_can_be_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    thirds = ["1/3", "1/3", "1/3"]
+    model = FiniteModel(
+        prior=thirds, likelihood=[[1]] * 3, corruption=[thirds], encoder=[thirds, ["1/2", "1/4", "1/4"], thirds]
+    )
+    with pytest.raises(AssertionError):
+        assert_bound(denoising_decoupled, "<=", log_evidence, model, name="three states")
+    text = smaller_counterexample()
+    assert "three states: violated (exact)" in text and "replay: boundcheck replay .boundcheck/smaller-" in text
+    witness = load_witness(text.split("boundcheck replay ")[1].strip())
+    assert witness.model.sizes == {"x": 1, "z": 2, "x~": 2}
+    assert witness.replay().outcome.value == "violated"
+    assert smaller_counterexample() == ""
+    with pytest.raises(AssertionError):
+        assert_bound(denoising_decoupled, "<=", log_evidence, witness.model, name="two states")
+    assert smaller_counterexample() == "", "nothing is smaller than two states"
+
+
+def test_hypothesis_is_given_the_margin_as_its_target() -> None:
+    """Towards a violation of "<=", and away from equality for "=="."""
+    told: list[float] = []
+
+    def target(value: float, label: str) -> None:
+        told.append(value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hypothesis.target", target)
+        patch.setattr("hypothesis.currently_in_test_context", lambda: True)
+        model = FiniteModel(prior=["1/2", "1/2"], likelihood=[[1], [1]], encoder=[["1/4", "3/4"]])
+        assert_bound(elbo, "<=", log_evidence, model)
+        assert_bound(log_evidence, "==", log_evidence, model)
+    gap = float(evaluate(log_evidence, model)) - float(evaluate(elbo, model))
+    assert told == [pytest.approx(-gap), 0.0] and gap > 0.1
+
+
+def test_continuous_models_need_an_observation() -> None:
+    model = LinearGaussianModel(prior=(0, 1), likelihood=(1, 0, 1), encoder=(0.5, 0, 0.25))
+    assert_bound(elbo, "<=", log_evidence, model, 1.0, name="continuous")
+    assert RECORDS["continuous"].verdict == "held"
+    with pytest.raises(BadInput, match="the observation"):
+        assert_bound(elbo, "<=", log_evidence, model)
+    with pytest.raises(AssertionError, match=r"likelihood .* Normal"):
+        assert_bound(log_evidence, "<=", elbo, model, 1.0)
+
+
+def test_an_objective_without_a_number_is_recorded() -> None:
+    box = black_box(lambda m, x: float("nan"), name="broken")
+    model = FiniteModel(prior=[1], likelihood=[[1]], encoder=[[1]])
+    with pytest.raises(ObjectiveFailed, match="broken returned nan"):
+        assert_bound(box, "<=", log_evidence, model)
+    record = RECORDS["broken <= log_evidence"]
+    assert (record.verdict, record.failed, record.models) == ("no number", 1, 0)
+
+
+def test_records_of_several_processes_add_up() -> None:
+    first = Record("a", models=3, undecided=1, smallest_margin=0.5, guarantee="exact", corners={"zeros": 2})
+    second = Record("a", models=2, violated=1, smallest_margin=-1, guarantee="numerical", corners={"zeros": 1, "b": 0})
+    first.merge(second)
+    assert (first.models, first.verdict, first.guarantee) == (5, "violated", "numerical")
+    assert first.corners == {"zeros": 3, "b": 0} and first.smallest_margin == -1

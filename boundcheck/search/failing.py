@@ -60,11 +60,11 @@ def shrunk(claim: Claim, failure: ObjectiveFailed) -> ObjectiveFailed:
         found = again
         return True
 
-    for smaller in _with_fewer_tables(model):
+    for smaller in with_fewer_tables(model):
         if fails(smaller, x):
             model = smaller
             break
-    if x and fails(swapped := _observation_first(model, x), 0):
+    if x and fails(swapped := observation_first(model, x), 0):
         model, x = swapped, 0
     if x == 0:
         model = _with_fewer_states(model, lambda m: fails(m, 0), tie_x="corruption" in model.roles)
@@ -83,7 +83,7 @@ def failing(claim: Claim, model: FiniteModel, x: int) -> ObjectiveFailed | None:
     return None
 
 
-def _with_fewer_tables(model: FiniteModel) -> Iterator[FiniteModel]:
+def with_fewer_tables(model: FiniteModel) -> Iterator[FiniteModel]:
     """Models without tables that an objective may not read, those with the fewest tables first."""
     rows = rows_of(model)
     drops = [("encoder", "corruption", "auxiliary"), ("corruption", "auxiliary"), ("auxiliary",)]
@@ -94,7 +94,7 @@ def _with_fewer_tables(model: FiniteModel) -> Iterator[FiniteModel]:
             yield _model(kept)
 
 
-def _observation_first(model: FiniteModel, x: int) -> FiniteModel:
+def observation_first(model: FiniteModel, x: int) -> FiniteModel:
     """The model with the observation x and the first one exchanged, as the reduction wants it."""
     rows = rows_of(model)
     order = list(range(model.sizes["x"]))
@@ -164,4 +164,4 @@ def _model(rows: dict[str, Any]) -> FiniteModel:
     return FiniteModel(**{role: table.tolist() for role, table in rows.items()})
 
 
-__all__ = ["failing", "shrunk", "smallest_failure"]
+__all__ = ["failing", "observation_first", "shrunk", "smallest_failure", "with_fewer_tables"]
