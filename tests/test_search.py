@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +152,13 @@ def test_witnesses_have_small_fractions_and_no_needless_zeros() -> None:
     ]
     assert max(entry.denominator for entry in entries) <= 5
     assert min(entries) > 0
+
+
+def test_the_page_on_the_search_shows_what_happens() -> None:
+    page = Path(__file__).parent.parent / "docs" / "search.md"
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.attempted >= 6
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("budget", [0, -1, 1.5, True, None])
