@@ -3,7 +3,7 @@
 A variable brings the nodes of its law's own Gauss rule, placed by the law's parameters where those depend on outer
 variables, and a formula is evaluated on the whole grid at once (`gauss_hermite_grid`). A Gauss rule has no error
 estimate of its own. The formula is therefore evaluated with rules of five sizes, and once more without the outermost
-nodes, and ten times the largest difference is the estimate. Where they do not agree, where something may hide between
+nodes, and 16 times the largest difference is the estimate. Where they do not agree, where something may hide between
 or beyond the nodes (`gauss_hermite_doubts`), or where an integral may diverge, the error is infinite: the rule cannot
 tell.
 """
@@ -30,7 +30,7 @@ __all__ = ["evaluate"]
 
 MOST_NODES = 512
 
-FACTOR = 10.0
+FACTOR = 16.0
 AGREEMENT = 1e-3
 ROUNDING = 256 * 2.0**-52
 
@@ -60,7 +60,7 @@ def evaluate(
         **parameters: the formula's own.
 
     Returns:
-        The value and an estimate of its error: ten times the largest difference to the rules of 1, 5/4, 3/2 and 7/4
+        The value and an estimate of its error: 16 times the largest difference to the rules of 1, 5/4, 3/2 and 7/4
         times `nodes`, to the rule without its outermost nodes, and (if the encoder is the base) to that on the
         prior's nodes; and rounding. It is infinite where these differ by more than a thousandth, where a value is
         infinite, where a density may have a peak or a step between neighbouring nodes, where a law bends or jumps
