@@ -24,9 +24,16 @@ from torch_models import LinearGaussian, as_torch, exact_encoder
 
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
+from boundcheck.evaluators import units
 from boundcheck.evaluators.averages import over_examples
-from boundcheck.evaluators.monte_carlo import Moments, evaluate, evaluate_mean, prepare
+from boundcheck.evaluators.monte_carlo import (
+    Moments,
+    evaluate,
+    evaluate_mean,
+    prepare,
+)
 from boundcheck.evaluators.plan import plan
+from boundcheck.evaluators.replicates import blocks_of
 from boundcheck.evaluators.values import Bias, Sampled
 from boundcheck.language import (
     E,
@@ -402,19 +409,23 @@ def test_draws_of_two_sets_of_copies_are_crossed() -> None:
         close(evaluate(crossed, FINITE_TORCH, X, n=n, chunk=chunk), truth)
 
 
-def test_replicates_of_different_blocks_are_independent() -> None:
+def test_replicates_of_different_blocks_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
     equal = torch.zeros(2, dtype=torch.long)
-    job = prepare(objectives.elbo, FINITE_TORCH, equal, n=4000, chunk=200)
-    blocks = [torch.cat(list(block)) for block in job]
-    assert blocks[0].shape == (4000, 2)
-    series = blocks[0].numpy() - blocks[0].numpy().mean(0)
+
+    monkeypatch.setattr(units, "default_unit", lambda x: 200)
+
+    def replicates(together: int) -> np.ndarray:
+        job = prepare(objectives.elbo, FINITE_TORCH, equal, n=4000)
+        job.examples_at_once = together
+        return torch.cat([torch.cat(list(block)) for block in blocks_of(job)], 1).numpy()
+
+    values = replicates(2)
+    assert values.shape == (4000, 2)
+    series = values - values.mean(0)
     for lag in (1, 100, 200):  # within a block, and from one block to the next
         correlation = (series[lag:] * series[:-lag]).mean(0) / series.var(0)
         assert np.all(np.abs(correlation) < SIX / math.sqrt(4000 - lag))
-    one_by_one = prepare(objectives.elbo, FINITE_TORCH, equal, n=4000, chunk=1000)
-    one_by_one.examples_at_once = 1
-    apart = torch.cat([torch.cat(list(block)) for block in one_by_one], 1).numpy()
-    for pair in (series, apart):  # equal examples have draws of their own, in one block and in two
+    for pair in (series, replicates(1)):  # equal examples have draws of their own, in one block and in two
         assert abs(np.corrcoef(pair.T)[0, 1]) < SIX / math.sqrt(4000)
 
 

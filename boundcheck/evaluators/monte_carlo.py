@@ -6,15 +6,19 @@ they are averaged: mean, standard error, and the direction of the bias that the 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boundcheck.errors import BadInput, UndefinedValue, require
 from boundcheck.evaluators.averages import DatasetMean, over_examples
+from boundcheck.evaluators.draws import Drawing
 from boundcheck.evaluators.plan import plan
-from boundcheck.evaluators.replicates import Job
-from boundcheck.evaluators.values import Sampled
+from boundcheck.evaluators.replicates import ExampleBlock, blocks_of
+from boundcheck.evaluators.units import Job
+from boundcheck.evaluators.values import Bias, Sampled
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Term
 from boundcheck.models.torch_model import TorchModel
@@ -38,9 +42,12 @@ def prepare(
     inner: int = 64,
     seed: int = 0,
     chunk: int | None = None,
+    draws: str = "independent",
+    randomisations: int | None = None,
+    closed_form_kl: bool = False,
     **parameters: Any,
 ) -> Job:
-    """The computation of a formula on a torch model, not yet started; iterate over its blocks of examples.
+    """The computation of a formula on a torch model, not yet started; `run` does it.
 
     Arguments and errors are those of `evaluate`.
     """
@@ -50,7 +57,8 @@ def prepare(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _LARGEST_SEED:
         raise BadInput("seed", seed, "an integer from 0 to 2**63 - 1")
     wrapped = TorchModel.wrap(model)
-    return Job(plan(trace(formula, **parameters), inner), wrapped, wrapped.data(x), n, seed, chunk)
+    made = plan(trace(formula, **parameters), inner, closed_form_kl)
+    return Job(made, wrapped, wrapped.data(x), n, seed, chunk, Drawing.of(draws, n, randomisations))
 
 
 class Moments:
@@ -99,6 +107,9 @@ def evaluate(
     inner: int = 64,
     seed: int = 0,
     chunk: int | None = None,
+    draws: str = "independent",
+    randomisations: int | None = None,
+    closed_form_kl: bool = False,
     progress: Callable[[int], None] | None = None,
     **parameters: Any,
 ) -> tuple[Sampled, ...]:
@@ -106,8 +117,8 @@ def evaluate(
 
     An expectation inside a nonlinear function is estimated in each replicate by the mean over `inner` draws of its
     own, so the estimate is biased in the direction that is stated. A replicate that is -inf (a draw to which the
-    model gives no density) makes the mean -inf with standard error NaN. Given the seed, n, inner and chunk, and the
-    machine, the result is always the same; the global random state of torch is left as it was.
+    model gives no density) makes the mean -inf with standard error NaN. Given the seed, n and inner, the draws are
+    always the same, whatever the chunk; the global random state of torch is left as it was.
 
     Args:
         formula: a function of (m, x, **parameters), or a term.
@@ -116,8 +127,14 @@ def evaluate(
         n: independent replicates for each example; at least 2.
         inner: draws for each expectation inside a nonlinear function.
         seed: of all draws.
-        chunk: the most points (draws times examples) handed to the model at once; memory grows with it, not with n
-            or K.
+        chunk: the most rows (draws times examples) handed to the model at once, where its laws are Gaussian, Bernoulli
+            or categorical; memory grows with it, not with n or K. It changes no draw.
+        draws: "independent"; "antithetic", where the Gaussian noise of each second replicate is minus that of the one
+            before; or "sobol", where n replicates are `randomisations` scrambled Sobol sequences (Owen 1997). Then
+            pairs, or sequences, are averaged first, and `Sampled.n` counts those.
+        randomisations: independent scramblings, 16 unless given; n must be that times a power of two.
+        closed_form_kl: where a log-density stands linearly and torch knows the divergence between its law and that of
+            its point, take the divergence instead of sampling it: E_q[log p(z) - log q(z|x)] = -KL(q || p).
         progress: called with the number of (replicate, example) pairs just done.
         **parameters: the formula's own.
 
@@ -138,7 +155,19 @@ def evaluate(
     """
     if n == 1:
         raise BadInput("n", n, "at least 2 replicates", "one replicate has no standard error")
-    job = prepare(formula, model, x, n=n, inner=inner, seed=seed, chunk=chunk, **parameters)
+    job = prepare(
+        formula,
+        model,
+        x,
+        n=n,
+        inner=inner,
+        seed=seed,
+        chunk=chunk,
+        draws=draws,
+        randomisations=randomisations,
+        closed_form_kl=closed_form_kl,
+        **parameters,
+    )
     return run(job, progress)
 
 
@@ -149,18 +178,149 @@ def run(job: Job, progress: Callable[[int], None] | None = None) -> tuple[Sample
         UndefinedValue: replicates of both infinite signs, or one that is inf - inf.
     """
     results: list[Sampled] = []
-    for block in job:
+    for block in blocks_of(job):
         moments = Moments(block.size, block.x.device)
         for values in block:
             moments.add(values)
             if progress is not None:
                 progress(values.numel())
-        means = moments.means()
-        if bool(means.isnan().any()):
-            raise UndefinedValue(job.plan.source.text, block.example(int(means.isnan().nonzero()[0])))
-        for mean, error in zip(means.tolist(), moments.standard_errors().tolist(), strict=True):
-            results.append(Sampled(mean, error, job.plan.bias, job.n))
+        results += _estimates(moments, job.plan.bias, job.plan.source.text, block)
     return tuple(results)
+
+
+def _estimates(moments: Moments, bias: Bias, text: str, block: ExampleBlock) -> list[Sampled]:
+    means = moments.means()
+    if bool(means.isnan().any()):
+        raise UndefinedValue(text, block.example(int(means.isnan().nonzero()[0])))
+    pairs = zip(means.tolist(), moments.standard_errors().tolist(), strict=True)
+    return [Sampled(mean, error, bias, moments.count) for mean, error in pairs]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two formulas at each example, from common random numbers, and their difference with an error of its own.
+
+    Attributes:
+        lhs: the first.
+        rhs: the second.
+        difference: lhs - rhs, from the replicates' own differences: what both sides share cancels.
+    """
+
+    lhs: tuple[Sampled, ...]
+    rhs: tuple[Sampled, ...]
+    difference: tuple[Sampled, ...]
+
+
+def evaluate_pair(
+    lhs: Formula | Term,
+    rhs: Formula | Term,
+    model: object,
+    x: Any,
+    *,
+    n: int = 1000,
+    inner: int = 64,
+    seed: int = 0,
+    chunk: int | None = None,
+    draws: str = "independent",
+    randomisations: int | None = None,
+    closed_form_kl: bool = False,
+    progress: Callable[[int], None] | None = None,
+    **parameters: Any,
+) -> Pair:
+    """Both sides of a claim and their paired difference, in nats: where both draw q(z|x), they draw the same points.
+
+    A variable of one side has the points of the other side's if its law, the laws of what that depends on, and its
+    copies are the same; counted in order where there are several. The bias of the difference is that of both sides.
+
+    Args:
+        lhs: the first formula or term.
+        rhs: the second.
+        model: as for `evaluate`, like all that follows.
+        x: observations.
+        n: replicates.
+        inner: draws inside nonlinear functions.
+        seed: of all draws.
+        chunk: rows at once.
+        draws: "independent", "antithetic" or "sobol".
+        randomisations: of "sobol".
+        closed_form_kl: take divergences in closed form.
+        progress: called with the number of (replicate, example) pairs just done.
+        **parameters: of either formula; each side takes those that it has.
+
+    Raises:
+        BadInput: as `evaluate`, or a parameter of neither side.
+        CannotCompute: as `evaluate`.
+        UndefinedValue: as `evaluate`, or a difference of two infinities.
+
+    >>> from torch.distributions import Normal
+    >>> from boundcheck.catalogue.objectives import elbo
+    >>> model = TorchModel(
+    ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 4, 0.7), decoder=lambda z: Normal(z, 1.0)
+    ... )
+    >>> both = evaluate_pair(elbo, lambda m, x: elbo(m, x) + 1, model, [0.5], n=200)
+    >>> both.difference[0].mean, both.lhs[0].standard_error > 0.01, both.difference[0].standard_error < 1e-9
+    (-1.0, True, True)
+    """
+    if n == 1:
+        raise BadInput("n", n, "at least 2 replicates", "one replicate has no standard error")
+    options: dict[str, Any] = {"n": n, "inner": inner, "seed": seed, "chunk": chunk, "draws": draws}
+    options |= {"randomisations": randomisations, "closed_form_kl": closed_form_kl}
+    wrapped = TorchModel.wrap(model)
+    own = [_own_parameters(side, parameters) for side in (lhs, rhs)]
+    for name in parameters:
+        if name not in own[0] and name not in own[1]:
+            raise BadInput(name, parameters[name], "a parameter of one of the formulas")
+    left, right = (prepare(f, wrapped, x, **options, **p) for f, p in zip((lhs, rhs), own, strict=True))
+    left.paired(right)
+    biases = (left.plan.bias, right.plan.bias, _of_difference(left.plan.bias, right.plan.bias))
+    texts = (left.plan.source.text, right.plan.source.text, f"{left.plan.source.text} - ({right.plan.source.text})")
+    results: tuple[list[Sampled], ...] = ([], [], [])
+    for a, b in zip(blocks_of(left), blocks_of(right), strict=True):
+        moments = [Moments(a.size, a.x.device) for _ in results]
+        for first, second in zip(a, b, strict=True):
+            for each, values in zip(moments, (first, second, first - second), strict=True):
+                each.add(values)
+            if progress is not None:
+                progress(first.numel())
+        for result, each, bias, text in zip(results, moments, biases, texts, strict=True):
+            result += _estimates(each, bias, text, a)
+    return Pair(tuple(results[0]), tuple(results[1]), tuple(results[2]))
+
+
+def evaluate_difference(lhs: Formula | Term, rhs: Formula | Term, model: object, x: Any, **options: Any) -> DatasetMean:
+    """The mean of lhs - rhs over the examples, in nats, from common random numbers, with both of its errors.
+
+    Arguments and errors are those of `evaluate_pair`.
+
+    >>> from torch.distributions import Normal
+    >>> from boundcheck.catalogue.objectives import elbo
+    >>> model = TorchModel(
+    ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 4, 0.7), decoder=lambda z: Normal(z, 1.0)
+    ... )
+    >>> evaluate_difference(elbo, elbo, model, [0.0, 1.0], n=10).mean
+    0.0
+    """
+    return over_examples(evaluate_pair(lhs, rhs, model, x, **options).difference)
+
+
+def _own_parameters(formula: Formula | Term, parameters: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(formula, Term):
+        return {}
+    try:
+        taken = inspect.signature(formula).parameters.values()
+    except (TypeError, ValueError):
+        return dict(parameters)
+    if any(each.kind is each.VAR_KEYWORD for each in taken):
+        return dict(parameters)
+    return {each.name: parameters[each.name] for each in taken if each.name in parameters}
+
+
+def _of_difference(lhs: Bias, rhs: Bias) -> Bias:
+    """The bias of lhs - rhs."""
+    turned = {Bias.LOW: Bias.HIGH, Bias.HIGH: Bias.LOW}.get(rhs, rhs)
+    if lhs is Bias.NONE or turned is lhs:
+        return turned
+    return lhs if turned is Bias.NONE else Bias.UNKNOWN
 
 
 def evaluate_mean(formula: Formula | Term, model: object, x: Any, **options: Any) -> DatasetMean:
@@ -179,4 +339,4 @@ def evaluate_mean(formula: Formula | Term, model: object, x: Any, **options: Any
     return over_examples(evaluate(formula, model, x, **options))
 
 
-__all__ = ["Moments", "evaluate", "evaluate_mean", "prepare", "run"]
+__all__ = ["Moments", "Pair", "evaluate", "evaluate_difference", "evaluate_mean", "evaluate_pair", "prepare", "run"]

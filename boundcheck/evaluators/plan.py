@@ -17,11 +17,13 @@ from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expa
 from boundcheck.language.positions import Shape, bias_shape, positions
 from boundcheck.language.terms import (
     Apply,
+    Const,
     Expect,
     Integrate,
     LogDensity,
     Plate,
     Reduce,
+    Space,
     Term,
     Var,
     substitute,
@@ -53,8 +55,33 @@ class Plan:
         return sorted(found, key=lambda plate: plate.serial)
 
 
-def plan(term: Term, inner: int) -> Plan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Averaged(Law):
+    """Its "log-density" at a draw v of `source` is E_{v ~ source} log target(v): the same for all v.
+
+    It takes the place of log target(v) where v stands linearly, so that a Kullback-Leibler divergence that has a
+    closed form need not be sampled. An evaluator that does not know the closed form reads log target(v) instead.
+    """
+
+    target: ModelLaw
+    source: ModelLaw
+
+    @property
+    def space(self) -> Space:  # type: ignore[override]
+        return self.target.space
+
+    @property
+    def children(self) -> tuple[Term, ...]:
+        return (*self.target.children, *self.source.children)
+
+    def canonical(self, scope: dict[int, tuple]) -> tuple:
+        return ("averaged", self.target.canonical(scope), self.source.canonical(scope))
+
+
+def plan(term: Term, inner: int, closed_form_kl: bool = False) -> Plan:
     """The plan of a term, with `inner` draws for each expectation that stands inside a nonlinear function.
+
+    With `closed_form_kl`, log-densities of a draw that stand linearly are marked to be averaged in closed form.
 
     Raises:
         CannotCompute: an integral, a law that cannot be sampled, or copies of nothing.
@@ -67,6 +94,8 @@ def plan(term: Term, inner: int) -> Plan:
     unrolled = _unroll(term)
     laws: dict[Var, ModelLaw] = {}
     lowered = _lower(unrolled, (), _linear(unrolled), inner, laws)
+    if closed_form_kl:
+        lowered = _averaged(lowered, laws)
     return Plan(lowered, laws, _BIAS[bias_shape(term)], term)
 
 
@@ -148,3 +177,37 @@ def _lower(term: Term, scope: tuple[Plate, ...], linear: set[int], inner: int, l
     for plate in own:
         lowered = Reduce("mean", plate, lowered)
     return lowered
+
+
+# --- closed forms ---
+
+
+def _averaged(term: Term, laws: dict[Var, ModelLaw]) -> Term:
+    """The term with log-densities averaged over the draw that they are taken at, wherever it depends on it linearly."""
+    if isinstance(term, Apply) and term.op == "add":
+        return Apply("add", tuple(_averaged(arg, laws) for arg in term.args))
+    if isinstance(term, Apply) and term.op == "mul" and sum(not isinstance(arg, Const) for arg in term.args) == 1:
+        return Apply("mul", tuple(_averaged(arg, laws) for arg in term.args))
+    if isinstance(term, Reduce) and term.op in ("mean", "sum"):
+        return Reduce(term.op, term.plate, _averaged(term.body, laws))
+    if not isinstance(term, LogDensity) or not isinstance(term.law, ModelLaw):
+        return term
+    if term.law.role == "joint":
+        x, z = term.point
+        prior, likelihood = LogDensity(ModelLaw("prior"), (z,)), LogDensity(ModelLaw("likelihood", (z,)), (x,))
+        return Apply("add", (_averaged(prior, laws), _averaged(likelihood, laws)))
+    (point,) = term.point
+    # What the target depends on must not itself depend on the draw: then it may be held fixed while averaging.
+    if not isinstance(point, Var) or point not in laws or point in _ancestors(term.law, laws):
+        return term
+    return LogDensity(Averaged(term.law, laws[point]), term.point)
+
+
+def _ancestors(law: ModelLaw, laws: dict[Var, ModelLaw]) -> set[Var]:
+    found: set[Var] = set()
+    for arg in law.args:
+        if isinstance(arg, Var) and arg not in found:
+            found.add(arg)
+            if arg in laws:
+                found |= _ancestors(laws[arg], laws)
+    return found

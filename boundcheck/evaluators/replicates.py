@@ -1,10 +1,7 @@
-"""Replicates of a formula's value on a torch model, block by block.
+"""Replicates of a formula's value on a torch model, unit by unit.
 
-Examples, replicates and copies are cut into blocks, so that no more than `chunk` points are in memory at once,
-however large K is. Nothing has to be kept from one block to the next, because a draw is a function of its place:
-its random stream is numbered by (block of examples, block of replicates, variable, block of copies). So two sums
-over the same copies see the same draws even though each makes its own pass, and a formula that needs both, such as
-self-normalised weights, is no special case. All arithmetic on log-densities is in float64.
+A unit is some examples, replicates and copies (see `units`); within it a sub-term is a tensor over the axes of its own
+variables. The model itself sees no more than `chunk` rows at once. All arithmetic on log-densities is in float64.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue, require
+from boundcheck.evaluators.draws import SobolNoise, as_gaussian, averaged, concatenated, mirrored, shifted
 from boundcheck.evaluators.grids import (
     LOG_OPERATIONS,
     OPERATIONS,
@@ -26,11 +24,12 @@ from boundcheck.evaluators.grids import (
     common_axes,
     is_exponential,
 )
-from boundcheck.evaluators.plan import EVALUATOR, Plan
+from boundcheck.evaluators.plan import EVALUATOR, Averaged
+from boundcheck.evaluators.units import Job
 from boundcheck.language.laws import ModelLaw
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import OBSERVED, Apply, Const, LogDensity, Plate, Reduce, Term, Var
-from boundcheck.models.torch_model import TorchModel, random_state
+from boundcheck.models.torch_model import random_state
 
 if TYPE_CHECKING:
     import torch
@@ -40,85 +39,6 @@ else:
     torch = require("torch", extra="torch", feature="Monte Carlo on a torch model")
     Tensor = torch.Tensor
     Distribution = torch.distributions.Distribution
-
-_NUMBERS_AT_ONCE = 1 << 22
-"""The default chunk holds about this many entries of x: 32 MB in float64, some times that in a decoder's layers."""
-_ROUNDINGS = 64
-"""How many roundings of its own size a log-density is granted: sums over pixels and units, pairwise added."""
-
-
-class Job:
-    """A plan on a model at some examples, cut into blocks of at most `chunk` points."""
-
-    def __init__(self, made: Plan, model: TorchModel, x: Tensor, n: int, seed: int, chunk: int | None) -> None:
-        self.plan, self.model, self.x, self.n, self.seed = made, model, x, n, seed
-        most = chunk if chunk is not None else default_chunk(x)
-        self.examples_at_once = min(len(x), most)
-        left = max(1, most // self.examples_at_once)
-        self.steps: dict[Plate, int] = {}
-        for plate in made.plates:
-            self.steps[plate] = min(plate.size, left)
-            left = max(1, left // self.steps[plate])
-        self.replicates_at_once = min(n, left)
-        self._blocks = [math.ceil(n / self.replicates_at_once)]
-        self._first: dict[Var, int] = {}
-        streams = 0
-        for var in made.laws:  # streams are numbered: variables one after another, then the blocks of each
-            self._first[var] = streams
-            streams += self._blocks[0] * math.prod(math.ceil(p.size / self.steps[p]) for p in var.plates)
-        self._streams = streams
-        self.checked: set[str] = set()
-        self.repeated: set[Var] = set()
-        self.rounding = 0.0
-
-    def seed_of(self, block: int, var: Var, places: Sequence[int]) -> int:
-        """The seed of a variable's draws in one block: different for all blocks and variables of the job."""
-        counts = [self._blocks[0], *(math.ceil(p.size / self.steps[p]) for p in var.plates)]
-        place = 0
-        for index, count in zip(places, counts, strict=True):
-            place = place * count + index
-        stream = block * self._streams + self._first[var] + place
-        return _scattered((_spread_seed(self.seed) + stream) % 2**32)
-
-    def __iter__(self) -> Iterator[ExampleBlock]:
-        for index, start in enumerate(range(0, len(self.x), self.examples_at_once)):
-            yield ExampleBlock(self, index, start)
-
-    def note_rounding(self, log_density: Tensor) -> None:
-        """Keep `rounding`, an estimate in nats of how far off the model's own arithmetic may make a log-density."""
-        if log_density.is_floating_point():
-            largest = float(log_density.abs().nan_to_num(0.0, posinf=0.0).max())
-            self.rounding = max(self.rounding, _ROUNDINGS * torch.finfo(log_density.dtype).eps * largest)
-
-    @property
-    def draws(self) -> int:
-        """Replicates times examples: what a progress bar counts."""
-        return self.n * len(self.x)
-
-
-def _spread_seed(seed: int) -> int:
-    """A seed spread over 64 bits (the finaliser of SplitMix64), so that the streams of nearby seeds do not overlap."""
-    mask = 2**64 - 1
-    state = (seed + 0x9E3779B97F4A7C15) & mask
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
-    return state ^ (state >> 31)
-
-
-def _scattered(stream: int) -> int:
-    """A permutation of the 32-bit integers (the finaliser of MurmurHash3): torch's generator reads 32 bits of a seed.
-
-    Different streams keep different seeds, and neighbours get seeds that have nothing in common.
-    """
-    stream = ((stream ^ (stream >> 16)) * 0x85EBCA6B) % 2**32
-    stream = ((stream ^ (stream >> 13)) * 0xC2B2AE35) % 2**32
-    return stream ^ (stream >> 16)
-
-
-def default_chunk(x: Tensor) -> int:
-    """How many points are handed to the model at once: fewer for large observations."""
-    numbers = max(1, x[0].numel())
-    return max(64, min(1 << 15, _NUMBERS_AT_ONCE // numbers))
 
 
 @dataclass(frozen=True)
@@ -139,20 +59,32 @@ class _Open:
     layer: int
 
 
+def blocks_of(job: Job) -> Iterator[ExampleBlock]:
+    """The blocks of examples of a job, in order."""
+    for index, start in enumerate(range(0, len(job.x), job.examples_at_once)):
+        yield ExampleBlock(job, index, start)
+
+
 class ExampleBlock:
     """Some examples and the replicates of a plan's value at them.
 
-    Iterating gives float64 tensors of shape (replicates, examples), in blocks.
+    Iterating gives float64 tensors of shape (independent values, examples), in blocks.
     """
 
     def __init__(self, job: Job, index: int, start: int) -> None:
         self.job, self.index, self.start = job, index, start
         self.x = job.x[start : start + job.examples_at_once]
         self.size = self.x.shape[0]
+        self.sequences: list[SobolNoise] = []
+        if job.drawing.kind == "sobol":
+            self.sequences = [self._sequences(start + row) for row in range(self.size)]
         self.open: dict[Axis, _Open] = {}
         self.memo: list[dict[Any, Any]] = [{}]
 
     def __iter__(self) -> Iterator[Tensor]:
+        return averaged(self._replicates(), self.job.drawing.together)
+
+    def _replicates(self) -> Iterator[Tensor]:
         step = self.job.replicates_at_once
         for index, start in enumerate(range(0, self.job.n, step)):
             size = min(step, self.job.n - start)
@@ -212,49 +144,116 @@ class ExampleBlock:
         term = self.job.plan.laws[var]
         drawn = self._law(term)
         fresh = tuple(axis for axis in (REPLICATES, *var.plates) if axis not in drawn.axes)
-        shape = [self._size(axis) for axis in fresh]
-        if term.role == "prior":
-            shape.append(self.size)
-        seed = self.job.seed_of(self.index, var, [self.open[axis].index for axis in (REPLICATES, *var.plates)])
-        points = self._sample(drawn, shape, seed)
-        if var not in self.job.repeated:
-            self.job.repeated.add(var)
-            if bool(points.isnan().any()):
-                raise BadInput(f"a draw from {term}", math.nan, "numbers", "check the model's weights and the data")
-            if not torch.equal(points, self._sample(drawn, shape, seed)):
-                name = type(drawn.law).__name__
-                raise BadInput(
-                    f"the draws of {term}", name, "draws that follow torch.manual_seed", "draw with torch's generators"
-                )
         axes = (*fresh, *drawn.axes)
+        seed = self.job.seed_of(self.index, var, [self.open[axis].index for axis in (REPLICATES, *var.plates)])
+        gaussian = as_gaussian(drawn.law) if self.job.drawing.kind != "independent" else None
+        if gaussian is not None:
+            points = self._chosen(var, gaussian, drawn, axes, seed)
+            self._check_draw(term, points)
+        else:
+            shape = [self._size(axis) for axis in fresh]
+            if term.role == "prior":
+                shape.append(self.size)
+            points = self._sample(drawn, shape, seed)
+            if var not in self.job.repeated:
+                self.job.repeated.add(var)
+                self._check_draw(term, points)
+                if not torch.equal(points, self._sample(drawn, shape, seed)):
+                    name = type(drawn.law).__name__
+                    raise BadInput(
+                        f"the draws of {term}",
+                        name,
+                        "draws that follow torch.manual_seed",
+                        "draw with torch's generators",
+                    )
         event = tuple(drawn.law.event_shape)
         return Grid(points.reshape(*map(self._size, axes), self.size, *event), axes)
+
+    @staticmethod
+    def _check_draw(term: ModelLaw, points: Tensor) -> None:
+        if bool(points.isnan().any()):
+            raise BadInput(f"a draw from {term}", math.nan, "numbers", "check the model's weights and the data")
 
     def _sample(self, drawn: _Drawn, shape: Sequence[int], seed: int) -> Tensor:
         with random_state(self.x.device, seed):
             return self.job.model.sample(drawn.role, drawn.law, shape)
+
+    def _chosen(
+        self, var: Var, gaussian: tuple[Tensor, Tensor, bool], drawn: _Drawn, axes: tuple[Axis, ...], seed: int
+    ) -> Tensor:
+        """Draws of a Gaussian law whose noise is antithetic or quasi-random."""
+        event = tuple(drawn.law.event_shape)
+        sizes = [self._size(axis) for axis in axes]
+        if self.job.drawing.kind == "antithetic":
+            place = axes.index(REPLICATES)
+            half = [*sizes[:place], sizes[place] // 2, *sizes[place + 1 :]]
+            with random_state(self.x.device, seed):
+                noise = torch.randn(*half, self.size, *event, dtype=torch.float64, device=self.x.device)
+            noise = mirrored(noise, place)
+        else:
+            order = (REPLICATES, *var.plates)
+            noise = Grid(self._sobol(var, event), order).arranged(axes)
+        return shifted(gaussian, noise, () if drawn.role == "prior" else (*map(self._size, drawn.axes), self.size))
+
+    def _sobol(self, var: Var, event: tuple[int, ...]) -> Tensor:
+        """A variable's own columns of this block's quasi-random noise: (replicates, *copies, examples, *event)."""
+        layer = self.memo[self.open[REPLICATES].layer]
+        if "sobol" not in layer:
+            rows = [sequence.take(self._size(REPLICATES)) for sequence in self.sequences]
+            layer["sobol"] = torch.stack(rows, 1).to(self.x.device)
+        points = layer["sobol"][..., self.job.columns[var]]
+        points = points.reshape(*points.shape[:2], *(plate.size for plate in var.plates), *event)
+        for place, plate in enumerate(var.plates):
+            opened = self.open[plate]
+            points = points.narrow(2 + place, opened.index * self.job.steps[plate], opened.size)
+        return points.movedim(1, 1 + len(var.plates))
+
+    def _sequences(self, example: int) -> SobolNoise:
+        job = self.job
+        count = math.ceil(job.n / job.drawing.together)
+        seeds = [job.seed_of_sequence(example, sequence) for sequence in range(count)]
+        dimension = job.dimension if job.columns else 0
+        return SobolNoise(max(1, dimension), job.drawing.together, seeds)
 
     def _law(self, term: ModelLaw) -> _Drawn:
         args = [arg for arg in term.args if isinstance(arg, Var)]
         plates = frozenset[Plate]().union(*(arg.free_plates for arg in args))
         layer = self._layer(frozenset(args), plates)
         if term not in layer:
-            layer[term] = self._make_law(term, args)
+            rows, axes = self._rows(args)
+            layer[term] = _Drawn(self._whole_law(term.role, rows), term.role, axes)
         return layer[term]
 
-    def _make_law(self, term: ModelLaw, args: list[Var]) -> _Drawn:
+    def _rows(self, args: list[Var]) -> tuple[list[Tensor], tuple[Axis, ...]]:
+        """A law's arguments at all places of their common axes, folded into rows."""
         points = [self._point(arg) for arg in args]
         axes = common_axes(points)
         rows = []
         for point in points:
             data = self._spread(point, axes)
             rows.append(data.reshape(-1, *data.shape[len(axes) + 1 :]))
+        return rows, axes
+
+    def _whole_law(self, role: str, rows: list[Tensor]) -> Distribution:
+        """The law at all rows, from no more than a chunk of them at once where its family is known."""
+        count, chunk = len(rows[0]) if rows else 0, self.job.chunk
+        if count <= chunk:
+            return self._model_law(role, rows)
+        parts = [self._model_law(role, [row[:chunk] for row in rows])]
+        if concatenated(parts) is None:
+            return self._model_law(role, rows)
+        for start in range(chunk, count, chunk):
+            parts.append(self._model_law(role, [row[start : start + chunk] for row in rows]))
+        law = concatenated(parts)
+        return self._model_law(role, rows) if law is None else law
+
+    def _model_law(self, role: str, rows: list[Tensor]) -> Distribution:
         model = self.job.model
-        law = model.law(term.role, *rows)
-        if term.role not in self.job.checked:
-            self.job.checked.add(term.role)
-            model.check_function(term.role, rows, law)
-        return _Drawn(law, term.role, axes)
+        law = model.law(role, *rows)
+        if role not in self.job.checked:
+            self.job.checked.add(role)
+            model.check_function(role, rows, law)
+        return law
 
     def _spread(self, point: Grid, axes: tuple[Axis, ...]) -> Tensor:
         """A point's data with exactly the given named axes, repeated along those it lacks."""
@@ -263,6 +262,9 @@ class ExampleBlock:
 
     def _log_density(self, term: LogDensity) -> Grid:
         law = term.law
+        if isinstance(law, Averaged):
+            value = self._averaged(law)
+            return self._log_density(LogDensity(law.target, term.point)) if value is None else value
         assert isinstance(law, ModelLaw)
         if law.role == "joint":
             x, z = term.point
@@ -271,15 +273,50 @@ class ExampleBlock:
             return combine(torch.add, [self._value(prior), self._value(likelihood)])
         (var,) = term.point
         assert isinstance(var, Var)
+        if law.role == "likelihood" and var == OBSERVED:
+            return self._log_likelihood(law)
         drawn, point = self._law(law), self._point(var)
         others = tuple(axis for axis in point.axes if axis not in drawn.axes)
         axes = (*others, *drawn.axes)
         rows = self.size * math.prod(map(self._size, drawn.axes))
         flat = self._spread(point, axes).reshape(*map(self._size, others), rows, *point.event)
-        observed = self.example if law.role == "likelihood" and var == OBSERVED else None
-        value = self.job.model.log_prob(law.role, drawn.law, flat, point.event, observed)
+        value = self.job.model.log_prob(law.role, drawn.law, flat, point.event)
         self.job.note_rounding(value)
         return Grid(value.to(torch.float64).reshape(*map(self._size, axes), self.size), axes)
+
+    def _averaged(self, law: Averaged) -> Grid | None:
+        """E log target = -(KL(source || target) + entropy of source), where torch knows both; else None."""
+        source, target = self._law(law.source), self._law(law.target)
+        wide = target if source.role == "prior" else source
+        if source.axes != target.axes and "prior" not in (source.role, target.role):
+            return None
+        if source.law.event_shape != target.law.event_shape:
+            return None
+        try:
+            value = -(torch.distributions.kl_divergence(source.law, target.law) + source.law.entropy())
+        except NotImplementedError:
+            return None
+        self.job.note_rounding(value)
+        shape = (1,) if wide.role == "prior" else (*map(self._size, wide.axes), self.size)
+        return Grid(value.to(torch.float64).reshape(shape), () if wide.role == "prior" else wide.axes)
+
+    def _log_likelihood(self, law: ModelLaw) -> Grid:
+        """log p(x | z) at the observations: a chunk of rows at a time, and no law kept, since it is as wide as x."""
+        rows, axes = self._rows([arg for arg in law.args if isinstance(arg, Var)])
+        parts, event = [], tuple(self.x.shape[1:])
+        for start in range(0, len(rows[0]), self.job.chunk):
+            some = [row[start : start + self.job.chunk] for row in rows]
+            places = torch.arange(start, start + len(some[0]), device=self.x.device) % self.size
+            value = self.job.model.log_prob(
+                law.role,
+                self._model_law(law.role, some),
+                self.x[places],
+                event,
+                lambda row, places=places: self.example(int(places[row])),
+            )
+            self.job.note_rounding(value)
+            parts.append(value.to(torch.float64))
+        return Grid(torch.cat(parts).reshape(*map(self._size, axes), self.size), axes)
 
     # --- arithmetic ---
 
