@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,10 +192,11 @@ def _collect(
                 left.append(item)
             else:
                 take(item, state)
-        for item, state in job.compute(left):
-            if journal is not None:
-                journal.save(item.index, state)
-            take(item, state)
+        with closing(job.compute(left)) as computed:  # what it changed in torch is put back whatever happens here
+            for item, state in computed:
+                if journal is not None:
+                    journal.save(item.index, state)
+                take(item, state)
 
     if shard.size == 1:
         work()
@@ -230,25 +232,58 @@ def _exchange(
 
 
 def _result(job: Job, collected: Collected) -> WeightRun:
-    kept = collected.accumulators()
-    groups, sums, tail = kept.pop("iwae"), kept.pop("sums"), kept.pop("tail")
-    assert isinstance(groups, IwaeGroups) and isinstance(sums, WeightSums) and isinstance(tail, Tail)
     failed = dict(sorted(collected.failed.items()))
     if len(failed) == len(job.x):
         first = next(iter(failed))
         raise BadInput(f"x[{first}]", "no result", "log-weights that are numbers", failed[first])
+    settings = {
+        "seed": job.seed,
+        "chunk": job.weigher.chunk,
+        "threads": job.threads,
+        "device": str(job.x.device),
+        "dtype": job.dtype or str(job.x.dtype).removeprefix("torch."),
+        "fused": job.fused,
+    }
+    return summarised(
+        collected.accumulators(), job.ks, job.k, failed, collected.rounding, list(collected.notes), settings
+    )
+
+
+def summarised(
+    kept: dict[str, Accumulator],
+    ks: tuple[int, ...],
+    k: int,
+    failed: dict[int, str],
+    rounding: float = 0.0,
+    notes: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> WeightRun:
+    """What accumulators tell that have seen all K log-weights of each example.
+
+    Args:
+        kept: "iwae", "sums" and "tail"; whatever else there is goes into `WeightRun.accumulators`.
+        ks: sizes of groups.
+        k: draws for each example.
+        failed: why an example has no result, by its number.
+        rounding: an estimate, in nats, of the error of a log-weight.
+        notes: for the reader of a card.
+        settings: what the run was made with.
+    """
+    kept = dict(kept)
+    groups, sums, tail = kept.pop("iwae"), kept.pop("sums"), kept.pop("tail")
+    assert isinstance(groups, IwaeGroups) and isinstance(sums, WeightSums) and isinstance(tail, Tail)
     means, errors, sizes = groups.means(), groups.errors(), sums.effective_sample_sizes()
-    for row, (size, count) in enumerate(zip(job.ks, groups.counts, strict=True)):
-        if count == 1 and job.k > 1:
+    for row, (size, count) in enumerate(zip(ks, groups.counts, strict=True)):
+        if count == 1 and k > 1:
             # sd(w) / (mean(w) sqrt(k)), and ESS = n / (1 + cv^2) with the sample's cv
             with np.errstate(divide="ignore", invalid="ignore"):
-                squares = np.maximum(job.k / sizes - 1, 0) * job.k / (job.k - 1) / size
+                squares = np.maximum(k / sizes - 1, 0) * k / (k - 1) / size
             errors[row] = np.where(np.isfinite(means[row]), np.sqrt(squares), math.nan)
     for array in (means, errors, sizes, log_mean := sums.log_mean(), tail.largest):
         array[..., list(failed)] = math.nan
     return WeightRun(
-        k=job.k,
-        ks=job.ks,
+        k=k,
+        ks=ks,
         groups=tuple(groups.counts),
         iwae=means,
         iwae_errors=errors,
@@ -256,17 +291,10 @@ def _result(job: Job, collected: Collected) -> WeightRun:
         effective_sample_sizes=sizes,
         tail=tail.largest,
         failed=failed,
-        rounding=collected.rounding,
-        notes=list(collected.notes),
+        rounding=rounding,
+        notes=list(notes),
         accumulators=kept,
-        settings={
-            "seed": job.seed,
-            "chunk": job.weigher.chunk,
-            "threads": job.threads,
-            "device": str(job.x.device),
-            "dtype": job.dtype or str(job.x.dtype).removeprefix("torch."),
-            "fused": job.fused,
-        },
+        settings=dict(settings or {}),
     )
 
 
@@ -356,4 +384,14 @@ def iwae_curve(
     return result.curve
 
 
-__all__ = ["KS", "CurvePoint", "IwaeCurve", "WeightRun", "discrete_upper_bound", "iwae_curve", "log_weights", "run"]
+__all__ = [
+    "KS",
+    "CurvePoint",
+    "IwaeCurve",
+    "WeightRun",
+    "discrete_upper_bound",
+    "iwae_curve",
+    "log_weights",
+    "run",
+    "summarised",
+]
