@@ -65,10 +65,7 @@ def simulate(model: object, examples: int, *, seed: int = 0) -> tuple[Tensor, Te
     with torch.no_grad():
         for block, first in enumerate(range(0, examples, _AT_ONCE)):
             with random_state(device, scattered_seed(checked, Purpose.SIMULATION, block)):
-                z = wrapped.sample(
-                    "prior", prior, (_AT_ONCE,)
-                )  # all of the block, so that its draws are always the same
-                x = wrapped.sample("likelihood", wrapped.law("likelihood", z), ())
+                x, z = wrapped.draw_pair(_AT_ONCE)  # all of the block, so that its draws are always the same
             pairs.append((x[: examples - first], z[: examples - first]))
     x, z = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return x, z

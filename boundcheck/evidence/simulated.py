@@ -123,12 +123,10 @@ def simulate(
     wrapped = TorchModel.wrap(model)
     where = device if device is not None else torch.device("cpu")
     with torch.no_grad(), random_state(where, scattered_seed(checked_seed(seed), Purpose.SIMULATION, 0)):
-        prior = wrapped.law("prior")
-        latent = wrapped.sample("prior", prior, (examples,))
-        law = wrapped.law("likelihood", latent)
-        x = wrapped.sample("likelihood", law, ())
+        x, latent = wrapped.draw_pair(examples)
         if dtype is not None:
             x = x.to(dtype)
+        prior, law = wrapped.law("prior"), wrapped.law("likelihood", latent)
         encoder = wrapped.law("encoder", x)
         special = _log_joint(wrapped, prior, law, x, latent) - wrapped.log_prob(
             "encoder", encoder, latent, latent.shape[1:]

@@ -99,13 +99,16 @@ class TorchModel:
     def wrap(cls, model: object) -> TorchModel:
         """The model of any object, such as an nn.Module, that has the five functions as methods or attributes.
 
-        `likelihood` may stand for `decoder`; `corruption` and `auxiliary` may be absent or None.
+        `likelihood` may stand for `decoder`; `corruption` and `auxiliary` may be absent or None. An object with a
+        method `mixing` is a `boundcheck.models.hierarchical.HierarchicalModel`.
 
         Raises:
             BadInput: a function that is missing, naming it.
         """
-        if isinstance(model, cls):
+        if isinstance(model, TorchModel):
             return model
+        if hasattr(model, "mixing"):
+            return _hierarchical(model)
         found = {name: getattr(model, name, None) for name in ("prior", "encoder", "corruption", "auxiliary")}
         found["decoder"] = getattr(model, "decoder", None) or getattr(model, "likelihood", None)
         for name in ("prior", "encoder", "decoder"):
@@ -214,6 +217,15 @@ class TorchModel:
             remedy = f"it raised {type(error).__name__}: {_first_line(error)}"
             raise BadInput(f"a draw from {NAMES[role]}", law, "a law that can be sampled", remedy) from error
 
+    def draw_pair(self, rows: int) -> tuple[Tensor, Tensor]:
+        """x and z from the joint law p(x,z), so that z is an exact draw from the posterior of x.
+
+        Raises:
+            BadInput: laws that cannot be sampled.
+        """
+        z = self.sample("prior", self.law("prior"), (rows,))
+        return self.sample("likelihood", self.law("likelihood", z), ()), z
+
     def log_prob(
         self,
         role: str,
@@ -312,6 +324,20 @@ class TorchModel:
             return law.log_prob(point).double()
         except Exception:  # the evaluation itself will meet it, and says it better
             return torch.full(tuple(law.batch_shape), math.nan, dtype=torch.float64, device=point.device)
+
+
+def _hierarchical(model: object) -> TorchModel:
+    from boundcheck.models.hierarchical import HierarchicalModel
+
+    wanted = ("prior", "mixing", "encoder", "decoder", "auxiliary", "mixing_size")
+    for name in wanted:
+        if getattr(model, name, None) is None:
+            shown = type(model).__name__
+            raise BadInput("the model", shown, f"an object with {name}, since it has a method mixing")
+    wrapped = HierarchicalModel(**{name: getattr(model, name) for name in wanted})
+    if isinstance(model, torch.nn.Module):
+        wrapped.module = model
+    return wrapped
 
 
 # --- supports ------------------------------------------------------------------------------------------------------
