@@ -29,6 +29,7 @@ from boundcheck.evidence import log_weights
 from boundcheck.evidence import streams as streams_module
 from boundcheck.evidence.accumulators import IwaeGroups, Tail, WeightSums
 from boundcheck.evidence.engine import WeightRun, run
+from boundcheck.evidence.intervals import Wealth
 from boundcheck.evidence.job import Job
 from boundcheck.evidence.streams import Layout, Purpose, device_normals, generator, philox4x32, scattered_seed
 from boundcheck.models.torch_model import TorchModel
@@ -566,3 +567,36 @@ def test_an_encoder_without_spread_has_no_weights() -> None:
         model.encode.bias[4:] = -1e4  # scales of exp(-10000) = 0
     with pytest.raises(BadInput, match=r"log-weight|draw|encoder"):
         run(model, bits(3), (1, 300))
+
+
+# --- other accumulators ---
+
+
+def test_other_accumulators_ride_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams_module, "_SMALLEST_ITEM", 1024)
+    model, x = LINEAR.torch(), torch.linspace(-1, 1, 6).double().reshape(2, 3)
+    makers = {"wealth": lambda examples, start: Wealth(examples, start=start), "few": Tail.maker(3)}
+    result = run(model, x, (1, 3000), accumulators=makers, threads=2)
+    wealth, few = result.accumulators["wealth"], result.accumulators["few"]
+    assert isinstance(wealth, Wealth) and isinstance(few, Tail)
+    columns = [
+        torch.cat([block for where, block in log_weights(model, x, 3000) if where.start == row], 0) for row in range(2)
+    ]
+    whole = Wealth(2)
+    whole.add(torch.cat(columns, 1).numpy())
+    assert wealth.draws == 3000
+    np.testing.assert_allclose(wealth.lower(0.01), whole.lower(0.01), rtol=1e-9)
+    assert (wealth.lower(0.01) < [LINEAR.log_evidence(row) for row in x.numpy()]).all()
+    np.testing.assert_allclose(few.largest, result.tail[:3])
+
+
+def test_what_was_changed_in_torch_is_put_back_when_work_breaks_off() -> None:
+    before = torch.get_num_threads(), Distribution._validate_args
+
+    def stop(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    for threads in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run(LINEAR.torch(), np.zeros((40, 3)), (1, 5000), threads=threads, progress=stop)
+        assert (torch.get_num_threads(), Distribution._validate_args) == before

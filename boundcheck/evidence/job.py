@@ -6,7 +6,7 @@ merged in the order of their draws, so that the result is the same to the last b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.metadata import version
 from pathlib import Path
@@ -158,7 +158,7 @@ class Job:
             self.chunk = self.weigher.chunk = int(made.settings["chunk"])
         return made
 
-    def compute(self, items: Sequence[Item]) -> Iterator[tuple[Item, dict[str, NDArray]]]:
+    def compute(self, items: Sequence[Item]) -> Generator[tuple[Item, dict[str, NDArray]]]:
         """The states of some items, as they are finished, by as many threads as the job has."""
         alone = self.threads == 1 or len(items) <= 1
         with torch_threads(1 if self.x.device.type == "cpu" else torch.get_num_threads()), unvalidated():

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.evaluators.draws import as_gaussian
 from boundcheck.evidence.streams import Purpose, scattered_seed
-from boundcheck.evidence.weights import as_gaussian, decoding, in_float32
+from boundcheck.evidence.weights import decoding, in_float32
 from boundcheck.models.torch_model import TorchModel, random_state, support_is_fixed
 
 if TYPE_CHECKING:

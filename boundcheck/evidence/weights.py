@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.evaluators.draws import as_gaussian
 from boundcheck.evidence.normals import box_muller, words_of
 from boundcheck.evidence.streams import UNIT, Item, Layout, Purpose, device_normals, generator, samples_at_once
 from boundcheck.evidence.streams import scattered_seed as torch_seed
@@ -388,19 +389,6 @@ class _Sampled:
             yield everyone, span, z.transpose(0, 1), log_q.T
 
 
-def as_gaussian(law: Distribution) -> tuple[Tensor, Tensor, bool] | None:
-    """Mean, scale and whether that scale is a triangular matrix, of a Gaussian law of torch's own; None for others.
-
-    >>> as_gaussian(Independent(Normal(torch.zeros(3, 2), 1.0), 1))[1].shape
-    torch.Size([3, 2])
-    """
-    if type(law) is MultivariateNormal:
-        return law.loc, law.scale_tril, True
-    while type(law) is Independent:
-        law = law.base_dist
-    return (law.loc, law.scale, False) if type(law) is Normal else None
-
-
 # --- arithmetic ---
 
 
@@ -449,4 +437,4 @@ def unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-__all__ = ["Weighed", "Weigher", "as_gaussian", "decoding", "in_float32", "unvalidated"]
+__all__ = ["Weighed", "Weigher", "decoding", "in_float32", "unvalidated"]
