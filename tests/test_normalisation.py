@@ -9,6 +9,9 @@ import pytest
 
 from boundcheck import BadInput, FiniteModel, Outcome
 from boundcheck.claims.normalisation import check_density, check_law, check_sampler
+from boundcheck.models.continuous import ContinuousModel
+from boundcheck.models.densities import BernoulliLogit, Binomial, Normal, StudentT
+from boundcheck.models.linear_gaussian import LinearGaussianModel
 
 
 def normal(mean: float, scale: float):  # type: ignore[no-untyped-def]
@@ -28,7 +31,18 @@ def test_laws_of_a_finite_model_are_normalised_exactly(role: str) -> None:
 
 def test_an_unknown_role_is_refused() -> None:
     with pytest.raises(BadInput, match="role"):
-        check_law("likelihood", FiniteModel(prior=[1], likelihood=[[1]]))  # type: ignore[arg-type]
+        check_law("joint", FiniteModel(prior=[1], likelihood=[[1]]))  # type: ignore[arg-type]
+
+
+def test_decoders() -> None:
+    assert str(check_law("likelihood", FiniteModel(prior=[1], likelihood=[["1/3", "2/3"]]))) == "holds (exact)"
+    for right in (lambda z: Normal(z, 1), lambda z: [BernoulliLogit(z), Binomial(3, z)], lambda z: StudentT(3, z, 2)):
+        verdict = check_law("likelihood", ContinuousModel(Normal(0, 1), right), 0.4)
+        assert verdict.outcome is Outcome.UNDECIDED
+        assert "1.0000000" in verdict.reason
+        assert abs(verdict.margin) < 1e-12
+    linear = LinearGaussianModel(prior=(0, 1), likelihood=(2, 0, "0.5"))
+    assert check_law("likelihood", linear, 0.4).outcome is Outcome.UNDECIDED
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +22,14 @@ from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
-from boundcheck.language.build import integrate
+from boundcheck.language.build import E, integrate, log
 from boundcheck.language.laws import SymbolicModel
-from boundcheck.language.terms import ONE, Term
+from boundcheck.language.terms import ONE, ZERO, Term
+from boundcheck.models.continuous import ContinuousModel
+from boundcheck.models.densities import Normal
+from boundcheck.models.linear_gaussian import LinearGaussianModel
 
-Role = Literal["prior", "encoder", "posterior", "corruption"]
+Role = Literal["prior", "encoder", "posterior", "corruption", "likelihood"]
 LogDensity = Callable[[NDArray[np.float64]], ArrayLike]
 
 _ROUNDING = 1e-8
@@ -36,12 +40,13 @@ def check_law(role: Role, model: Any, x: Any = 0) -> Verdict:
     """Whether a law of a model integrates to one: integral of p(v) dv == 1.
 
     On finite models the answer is exact. On continuous ones an enclosure or a quadrature value that is apart from one
-    refutes it; one that is not apart leaves it undecided, with the distance as the margin.
+    refutes it; one that is not apart leaves it undecided, with what is known of the mass as the reason.
 
     Args:
-        role: which law: "prior", "encoder", "posterior" or "corruption".
+        role: which law: "prior", "encoder", "posterior", "corruption" or "likelihood" (the decoder).
         model: a model that an evaluator of `boundcheck.evaluate` takes.
-        x: the observation.
+        x: the observation; for the decoder of a continuous model the z that it reads. That of other models is judged
+            at every z.
 
     Raises:
         BadInput: an unknown role, or a law that the model lacks.
@@ -52,14 +57,47 @@ def check_law(role: Role, model: Any, x: Any = 0) -> Verdict:
     holds (exact)
     """
     spaces = {"prior": "latent", "encoder": "latent", "posterior": "latent", "corruption": "corrupted"}
+    if role == "likelihood":
+        return _check_decoder(model, x)
     if role not in spaces:
-        raise BadInput("role", role, f"one of {', '.join(spaces)}")
+        raise BadInput("role", role, f"one of {', '.join(spaces)}, likelihood")
 
     def mass(m: SymbolicModel, observed: Term) -> Term:
         law = m.prior() if role == "prior" else getattr(m, role)(observed)
         return integrate(getattr(m, spaces[role]), lambda v: law.prob(v))
 
-    return check(Claim(f"the {role} integrates to one", mass, "==", lambda m, observed: ONE), model, x)
+    claim = Claim(f"the {role} integrates to one", mass, "==", lambda m, observed: ONE)
+    return _told(check(claim, model, x))
+
+
+def _check_decoder(model: Any, at: Any) -> Verdict:
+    if isinstance(model, ContinuousModel):
+        # The law of x given z in the place of a prior, or (if it is discrete) of a corruption.
+        laws = model.law("likelihood", (at,))
+        if all(law.discrete for law in laws):
+            return check_law(
+                "corruption", ContinuousModel(Normal(0, 1), model.likelihood, corruption=lambda x: laws), 0
+            )
+        return check_law("prior", ContinuousModel(laws, lambda z: Normal(0, 1)), 0)
+
+    def spread(m: SymbolicModel, observed: Term) -> Term:
+        def off(z: Term) -> Term:
+            mass = integrate(m.data, lambda v: m.likelihood(z).prob(v))
+            # On linear-Gaussian models the mass is the same for every z, and has a closed form in its logarithm only.
+            return log(mass) if isinstance(model, LinearGaussianModel) else (mass - 1) ** 2
+
+        return E(m.prior(), off)
+
+    return _told(check(Claim("the decoder integrates to one", spread, "==", lambda m, observed: ZERO), model, at))
+
+
+def _told(verdict: Verdict) -> Verdict:
+    """An undecided verdict with what is known of the mass as its reason."""
+    if verdict.outcome is not Outcome.UNDECIDED or verdict.lhs is None:
+        return verdict
+    what, whole = ("mass", "one") if verdict.rhs is not None and float(verdict.rhs) else ("mean log-mass", "zero")
+    reason = f"its {what} is {verdict.lhs}, from which {whole} is not apart"
+    return replace(verdict, reason=reason)
 
 
 def check_density(

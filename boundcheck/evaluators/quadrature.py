@@ -25,7 +25,8 @@ from boundcheck.language.build import Formula, trace
 from boundcheck.language.laws import ModelLaw
 from boundcheck.language.terms import CORRUPTED, OBSERVED, Expect, Integrate, LogDensity, Term, Z
 from boundcheck.models.continuous import ContinuousModel
-from boundcheck.models.densities import Density
+from boundcheck.models.densities import Density, Discrete
+from boundcheck.models.parameters import far_out
 
 __all__ = ["evaluate", "evaluate_many"]
 
@@ -138,13 +139,34 @@ def _run(
 ) -> tuple[Number, Term]:  # fmt: skip
     if not 1e-14 <= tolerance <= 0.1:
         raise BadInput("tolerance", tolerance, "a number between 1e-14 and 0.1", "pass tolerance=1e-10")
-    with np.errstate(all="ignore"):
+    _require_sound_parameters(model, x)
+    with np.errstate(all="ignore"), far_out():
         written = trace(formula, **parameters)
         term = simplify(written)
         walk = Walk(family, count, x, tolerance, Effort(most_nodes))
         _check_axes(term, written, model, walk)
         walk.rounding = True
         return walk.value(term), written
+
+
+def _require_sound_parameters(model: ContinuousModel, x: tuple[Any, ...]) -> None:
+    """Refuse a scale of zero, say, where the mass is; in the tails a parameter may overflow."""
+
+    def centre(laws: tuple[Density, ...]) -> Any:
+        points = [(law.points[0] if isinstance(law, Discrete) else 0) if law.discrete else law.center() for law in laws]
+        return points[0] if len(points) == 1 else tuple(points)
+
+    observed = x[0] if len(x) == 1 else x
+    z = centre(model.law("prior"))
+    model.law("likelihood", (z,))
+    if model.encoder is not None and model.corruption is None:
+        model.law("encoder", (observed,))
+    if model.corruption is not None:
+        noisy = centre(model.law("corruption", (observed,)))
+        if model.encoder is not None:
+            model.law("encoder", (noisy,))
+        if model.auxiliary is not None:
+            model.law("auxiliary", (z, observed))
 
 
 def _observed(x: Any) -> tuple[Any, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from boundcheck.errors import BadInput
+from boundcheck.errors import BadInput, BoundcheckError
+from boundcheck.models.arithmetic import is_ball, is_symbol
 from boundcheck.models.densities import Density
 
 Laws: TypeAlias = Density | Sequence[Density]
@@ -58,13 +59,31 @@ class ContinuousModel:
         """The components of a role's law given its arguments.
 
         Raises:
-            BadInput: a role that the model does not have, or a function that returns no law.
+            BadInput: a role that the model does not have, or a function that fails or returns no law.
         """
         given = getattr(self, role, None)
         if given is None:
             raise BadInput("the model", f"without {role}", f"a model with the law {role}", f"pass {role}=...")
-        laws = given if role == "prior" else given(*args)
-        return components(laws, role)
+        return components(given if role == "prior" else _called(given, role, args), role)
+
+
+def _called(function: Callable[..., Laws], role: str, args: Sequence[Any]) -> Laws:
+    try:
+        return function(*args)
+    except BoundcheckError:
+        raise
+    except ArithmeticError as error:
+        failure = error
+    except (TypeError, ValueError, IndexError) as error:
+        if any(
+            is_symbol(part) or is_ball(part) for arg in args for part in (arg if isinstance(arg, tuple) else (arg,))
+        ):
+            raise  # certified integration tells by it that a function is beyond it
+        failure = error
+    raise BadInput(
+        f"the {role} as a function", f"{type(failure).__name__}: {failure}", "one that takes numbers and arrays alike",
+        "write it with + - * / and boundcheck.models.arithmetic; a vector is passed as a tuple, one number as itself",
+    ) from failure  # fmt: skip
 
 
 def components(laws: Laws, role: str = "prior") -> tuple[Density, ...]:

@@ -18,39 +18,11 @@ import numpy as np
 from boundcheck.errors import BadInput
 from boundcheck.models import arithmetic as F
 from boundcheck.models.arithmetic import is_ball, like, number
+from boundcheck.models.parameters import finite as _finite
+from boundcheck.models.parameters import positive as _positive
 
 Parameter: TypeAlias = Any
 """An int, float, Fraction, text such as "1/3", numpy array, or Arb ball."""
-
-
-def _positive(name: str, value: Parameter, what: str) -> Parameter:
-    """A scale that is positive and finite for sure, or an error that names it."""
-    value = number(value)
-    if F.is_symbol(value):
-        if value.is_constant and not value > 0:
-            raise BadInput(name, value, f"a positive {what}", "a scale of 0 has no density")
-        return value
-    if is_ball(value):
-        if not value.real > 0 if F.is_complex_ball(value) else not value > 0:
-            raise BadInput(name, value, f"a positive {what}", "its enclosure must not reach 0")
-        return value
-    array = np.asarray(value, dtype=float)
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise BadInput(name, value, f"a positive, finite {what}", "a scale of 0 or infinity has no density")
-    return value
-
-
-def _finite(name: str, value: Parameter) -> Parameter:
-    value = number(value)
-    if F.is_symbol(value):
-        return value
-    if is_ball(value):
-        if not value.is_finite():
-            raise BadInput(name, value, "a finite number", "its enclosure overflowed")
-        return value
-    if not np.isfinite(np.asarray(value, dtype=float)).all():
-        raise BadInput(name, value, "a finite number")
-    return value
 
 
 class Density:
@@ -256,8 +228,12 @@ class Mixture(Density):
         return sum(float(w) * component.center() for w, component in zip(self.weights, self.components, strict=True))
 
     def spread(self) -> Any:
-        middle = self.center()
-        return max(abs(float(c.center() - middle)) + float(c.spread()) for c in self.components)
+        # Parameters may be arrays over other variables.
+        middle = np.asarray(self.center(), dtype=float)
+        reaches = [np.abs(np.asarray(c.center(), dtype=float) - middle) + np.asarray(c.spread(), dtype=float)
+                   for c in self.components]  # fmt: skip
+        widest = np.max(np.broadcast_arrays(*reaches), axis=0)
+        return widest if widest.ndim else float(widest)
 
 
 # --- discrete laws -------------------------------------------------------------------------------------------------
