@@ -284,6 +284,19 @@ def test_likelihoods_are_those_of_the_models_own_laws(style: str) -> None:
         torch.testing.assert_close(fused(z, one), model.decoder(z).log_prob(one).double(), rtol=1e-5, atol=1e-4)
 
 
+def test_rows_may_share_examples() -> None:
+    model, x = make(CHAINS["functions"]), images(5)
+    fused, which = likelihood_of(model, x), torch.arange(50) // 10
+    assert fused is not None
+    z = torch.randn(50, LATENT, generator=source(4))
+    expected = model.decoder(z).log_prob(x[which]).double()
+    torch.testing.assert_close(fused(z, x, which), expected.detach(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(fused(z, x[:1]), fused(z, x, 0 * which), rtol=1e-6, atol=1e-5)
+    x[3, 0] = 0.5
+    with pytest.raises(BadInput, match=r"x\[3\]"):
+        fused(z, x, which)
+
+
 @pytest.mark.parametrize("style", LIKELIHOODS_ONLY)
 def test_a_decoder_that_is_no_chain_has_no_whole_weights(style: str) -> None:
     assert weights_of(make(LIKELIHOODS_ONLY[style]), images()) is None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from boundcheck.errors import BoundcheckError, require
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.distributions import Distribution, Independent, Normal
+
+    from boundcheck.evidence.fused_triton import TritonHead
 else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
@@ -99,7 +102,7 @@ def weights_of(model: object, x: Tensor) -> FusedWeights | None:
             moments = _moments(wrapped.law("prior"))
             if moments is None:
                 return None
-            fused = FusedWeights(likelihood, *moments)
+            fused = FusedWeights(likelihood.layer, *moments)
             return fused if _weights_agree(fused, wrapped, x[:_EXAMPLES]) else None
     except (BoundcheckError, RuntimeError):
         return None
@@ -117,15 +120,16 @@ class FusedLikelihood:
 
     def __init__(self, model: TorchModel, layer: LastLayer) -> None:
         self.model, self.layer = model, layer
-        self.head = BernoulliHead(layer.weight, layer.bias)
+        self.head = _head(layer)
 
-    def __call__(self, z: Tensor, x: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, x: Tensor, which: Tensor | None = None) -> Tensor:
         """Log p(x|z) row by row.
 
         Args:
             z: shape (rows, *latent).
-            x: zeros and ones of shape (rows, *event). One example for all rows, `x.expand(rows, ...)`, is noticed and
-                is faster.
+            x: zeros and ones of shape (examples, *event).
+            which: which example a row belongs to, int64 of shape (rows,); None if there is one example for each row, or
+                a single one for all, which is faster.
 
         Returns:
             float64, of shape (rows,).
@@ -133,16 +137,26 @@ class FusedLikelihood:
         Raises:
             BadInput: as `TorchModel.law` and `TorchModel.log_prob`.
         """
-        examples = x[:1] if x.stride(0) == 0 else x
-        pixels = examples.flatten(1)
-        if self.layer.unchanged and pixels.shape[1] == self.head.pixels and is_binary(examples):
+        x = x[:1] if len(x) and x.stride(0) == 0 else x
+        pixels = x.flatten(1)
+        if self.layer.unchanged and pixels.shape[1] == self.head.pixels and is_binary(x):
             with torch.no_grad():
                 h = input_of(self.layer, lambda: self.model.law("likelihood", z))
                 if h is not None and len(h) == len(z) and h.dtype == self.head.weight.dtype:
-                    pixels = pixels.to(h.dtype)
-                    return self.head.at(pixels[0])(h) if len(pixels) == 1 else self.head.log_prob(h, pixels)
+                    return self._fused(h, pixels, which)
         law = self.model.law("likelihood", z)
-        return self.model.log_prob("likelihood", law, x, tuple(x.shape[1:]), lambda row: f"x[{row}]").double()
+        places = torch.arange(len(z), device=x.device) if which is None else which
+        point = x.expand(len(z), *x.shape[1:]) if which is None else x[which]
+        event = tuple(x.shape[1:])
+        return self.model.log_prob("likelihood", law, point, event, lambda row: f"x[{int(places[row])}]").double()
+
+    def _fused(self, h: Tensor, pixels: Tensor, which: Tensor | None) -> Tensor:
+        if not isinstance(self.head, BernoulliHead):
+            return self.head.log_prob(h, pixels, which)
+        pixels = pixels.to(h.dtype)
+        if len(pixels) == 1:
+            return self.head.at(pixels[0])(h)
+        return self.head.log_prob(h, pixels if which is None else pixels[which])
 
 
 def is_binary(x: Tensor) -> bool:
@@ -159,8 +173,19 @@ def _probes(model: TorchModel, x: Tensor) -> Tensor:
 
 def _usable(layer: LastLayer, x: Tensor) -> bool:
     weight = layer.weight
-    at_home = weight.device == x.device and weight.device.type == "cpu"
-    return at_home and weight.dtype in FLOATS and weight.shape[0] == x[0].numel()
+    if weight.device != x.device or weight.shape[0] != x[0].numel():
+        return False
+    if weight.device.type == "cuda":
+        return weight.dtype == torch.float32 and find_spec("triton") is not None
+    return weight.device.type == "cpu" and weight.dtype in FLOATS
+
+
+def _head(layer: LastLayer) -> BernoulliHead | TritonHead:
+    if layer.weight.device.type == "cpu":
+        return BernoulliHead(layer.weight, layer.bias)
+    from boundcheck.evidence.fused_triton import TritonHead
+
+    return TritonHead(layer.weight, layer.bias)
 
 
 def _agrees(fused: FusedLikelihood, z: Tensor, x: Tensor) -> bool:
@@ -181,8 +206,8 @@ def _agrees(fused: FusedLikelihood, z: Tensor, x: Tensor) -> bool:
 class FusedWeights:
     """log w = log p(x|z) + log p(z) - log q(z|x) as a function of standard normal noise; `weights_of` makes it."""
 
-    def __init__(self, likelihood: FusedLikelihood, mean: Tensor, scale: Tensor) -> None:
-        self.head, self.steps = likelihood.head, likelihood.layer.chain or ()
+    def __init__(self, layer: LastLayer, mean: Tensor, scale: Tensor) -> None:
+        self.head, self.steps = BernoulliHead(layer.weight, layer.bias), layer.chain or ()
         self.prior_mean, self.prior_scale = mean.double(), scale.double()
 
     def block(self, encoder: Distribution, x: Tensor) -> FusedBlock | None:

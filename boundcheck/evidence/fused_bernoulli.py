@@ -98,24 +98,9 @@ class BernoulliHead:
         return SignedHead(self.weight * signs[:, None], self.bias * signs)
 
     def error_bound(self, h: Tensor, log_prob: Tensor) -> Tensor:
-        """How far log p(x | h) may be off, in nats, by the usual count of roundings, with h taken as given:
-
-            u ((n + 4) sum_i (|W| |h| + |b|)_i + 4 d + 56 |log p(x | h)|)
-
-        for n entries of h, d pixels, and the unit roundoff u of the floating type, 6e-8 in float32. The first term is
-        that of any product in this type.
-
-        Args:
-            h: shape (rows, hidden).
-            log_prob: log p(x | h), of shape (rows,).
-
-        Returns:
-            float64, of shape (rows,).
-        """
-        total = self.weight[: self.pixels].double().abs().sum(0), self.bias[: self.pixels].double().abs().sum()
-        sizes = (h.double().abs() @ total[0] + total[1]) / _LOG2_E
-        roundings = (self.hidden + 4) * sizes + 4 * self.pixels + 56 * log_prob.double().abs()
-        return torch.finfo(self.weight.dtype).eps / 2 * roundings
+        """How far log p(x | h) may be off, in nats; see the function of that name."""
+        part = slice(None, self.pixels)
+        return error_bound(self.weight[part] / _LOG2_E, self.bias[part] / _LOG2_E, h, log_prob)
 
     def log_prob(self, h: Tensor, x: Tensor) -> Tensor:
         """log p(x | h) row by row.
@@ -133,6 +118,33 @@ class BernoulliHead:
     def _chunk(self, h: Tensor, x: Tensor) -> Tensor:
         signs = self.signs(x)
         return _log_probs(lambda: linear(h, self.weight, self.bias).mul_(signs))
+
+
+def error_bound(weight: Tensor, bias: Tensor, h: Tensor, log_prob: Tensor) -> Tensor:
+    """How far a fused log p(x | h) may be off, in nats, by the usual count of roundings, with h taken as given:
+
+        u ((n + 16) sum_i (|W| |h| + |b|)_i + 4 d + 56 |log p(x | h)|)
+
+    for n entries of h, d pixels, and the unit roundoff u of the floating type, 6e-8 in float32. The first term is that
+    of any product in this type.
+
+    Args:
+        weight: W, of shape (pixels, hidden).
+        bias: b, of shape (pixels,).
+        h: shape (rows, hidden).
+        log_prob: log p(x | h), of shape (rows,).
+
+    Returns:
+        float64, of shape (rows,).
+
+    >>> one = torch.ones(1)
+    >>> round(float(error_bound(one[None], one, one[None], -one)) * 2**24)
+    94
+    """
+    pixels, hidden = weight.shape
+    sizes = h.double().abs() @ weight.double().abs().sum(0) + bias.double().abs().sum()
+    roundings = (hidden + 16) * sizes + 4 * pixels + 56 * log_prob.double().abs()
+    return torch.finfo(weight.dtype).eps / 2 * roundings
 
 
 class SignedHead:
@@ -167,4 +179,4 @@ def _log_probs(exponents: Callable[[], Tensor]) -> Tensor:
     return sums.mul_(-math.log(2))
 
 
-__all__ = ["CHUNK", "FLOATS", "BernoulliHead", "SignedHead", "keep_freed_memory", "linear"]
+__all__ = ["CHUNK", "FLOATS", "BernoulliHead", "SignedHead", "error_bound", "keep_freed_memory", "linear"]

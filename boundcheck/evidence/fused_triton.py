@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundcheck.errors import require
+from boundcheck.evidence.fused_bernoulli import error_bound
 
 if TYPE_CHECKING:
     from typing import Any as constexpr  # triton goes by the name of the annotation
@@ -108,8 +109,6 @@ if triton is not None:
 class TritonHead:
     """log p(x | h) = sum_i log Bernoulli(x_i; sigmoid((W h + b)_i)) in nats, in float32 on a CUDA device.
 
-    Its error is bounded as that of `fused_bernoulli.BernoulliHead`.
-
     Args:
         weight: W, of shape (pixels, hidden).
         bias: b, of shape (pixels,), or None for zeros.
@@ -121,6 +120,10 @@ class TritonHead:
         self.weight = weight.detach().contiguous()
         self.bias = weight.new_zeros(self.pixels) if bias is None else bias.detach().contiguous()
         self.precision = precision or _precision(weight.device)
+
+    def error_bound(self, h: Tensor, log_prob: Tensor) -> Tensor:
+        """How far log p(x | h) may be off, in nats; see `fused_bernoulli.error_bound`."""
+        return error_bound(self.weight, self.bias, h, log_prob)
 
     def log_prob(self, h: Tensor, x: Tensor, which: Tensor | None = None) -> Tensor:
         """log p(x | h) row by row.

@@ -6,7 +6,7 @@ merged in the order of their draws, so that the result is the same to the last b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from boundcheck.evidence.fused import FusedWeights
+    from boundcheck.evidence.fused import FusedLikelihood, FusedWeights
 else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
@@ -226,7 +226,7 @@ class Collected:
 # --- arguments ---
 
 
-def _fused(model: TorchModel, x: Tensor) -> tuple[Callable[[Tensor, Tensor], Tensor] | None, FusedWeights | None]:
+def _fused(model: TorchModel, x: Tensor) -> tuple[FusedLikelihood | None, FusedWeights | None]:
     """Faster ways to the same log-weights, where the model has the form for them."""
     from boundcheck.evidence.fused import likelihood_of, weights_of
 

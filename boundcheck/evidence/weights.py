@@ -77,7 +77,8 @@ class Weigher:
         purpose: what the draws are for.
         chunk: the most rows handed to the decoder at once; halved when memory runs out.
         dtype: "bfloat16" for the decoder's matrix products; None leaves the model as it is.
-        likelihood: log p(x | z) row by row in float64, in place of the decoder's own law.
+        likelihood: log p(x | z) in float64 for rows of z, examples, and which example a row belongs to; in place of the
+            decoder's own law.
         observed: some decoder's law, if the support of its family is always the same.
         fused: the whole log-weight as a function of the encoder's noise, where that is faster.
     """
@@ -92,7 +93,7 @@ class Weigher:
         purpose: Purpose,
         chunk: int,
         dtype: str | None = None,
-        likelihood: Callable[[Tensor, Tensor], Tensor] | None = None,
+        likelihood: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         observed: Distribution | None = None,
         fused: FusedWeights | None = None,
     ) -> None:
@@ -227,6 +228,10 @@ class _Pass:
         parts, chunk = [], max(1, self.weigher.chunk)
         for start in range(0, len(flat), chunk):
             part = flat[start : start + chunk]
+            if self.weigher.likelihood is not None:
+                which = torch.arange(start, start + len(part), device=x.device) // draws
+                parts.append(self._noted(self.weigher.likelihood(part, x, which), z.dtype))
+                continue
             if examples == 1:
                 given = x.expand(len(part), *x.shape[1:])
             elif len(part) == len(flat):
@@ -246,24 +251,24 @@ class _Pass:
 
     def _log_likelihood(self, z: Tensor, x: Tensor, row: Callable[[int], int]) -> Tensor:
         weigher = self.weigher
-        if weigher.likelihood is not None:
-            value = weigher.likelihood(z, x)
-        else:
-            with decoding(weigher.dtype, z.device):
-                law = weigher.model.law("likelihood", z)
-            if weigher.dtype is not None:
-                law = in_float32(law)
-            value = weigher.model.log_prob(
-                "likelihood",
-                law,
-                x,
-                self.event,
-                lambda i: f"x[{self.first + row(i)}]",
-                supported=self.supported,
-                allow_nan=True,
-            )
+        with decoding(weigher.dtype, z.device):
+            law = weigher.model.law("likelihood", z)
+        if weigher.dtype is not None:
+            law = in_float32(law)
+        value = weigher.model.log_prob(
+            "likelihood",
+            law,
+            x,
+            self.event,
+            lambda i: f"x[{self.first + row(i)}]",
+            supported=self.supported,
+            allow_nan=True,
+        )
+        return self._noted(value, z.dtype)
+
+    def _noted(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         if value.numel():
-            self.note_rounding(float(value.abs().nan_to_num(0.0, posinf=0.0).max()), z.dtype)
+            self.note_rounding(float(value.abs().nan_to_num(0.0, posinf=0.0).max()), dtype)
         return value.double()
 
     def note_rounding(self, largest: float, dtype: torch.dtype) -> None:
