@@ -15,7 +15,7 @@ from boundcheck.catalogue import claims, find
 from boundcheck.catalogue.denoising import bernoulli
 from boundcheck.catalogue.objectives import elbo, log_evidence, log_weight, renyi_finite
 from boundcheck.language import E, exp, log, total
-from boundcheck.search.batch import ModelBatch, Sizes, exact_rows, margins, needs
+from boundcheck.search.batch import ModelBatch, Sizes, applicable, exact_rows, margins, needs
 from boundcheck.search.falsify import STAGES, _Hunt, falsify
 from boundcheck.search.propose import random_batch
 from boundcheck.search.reduce import smaller_models, violates
@@ -188,6 +188,16 @@ def test_batches_agree_with_the_exact_evaluator(name: str) -> None:
             assert verdict.lhs is None or np.isinf(verdict.margin) or np.isnan(verdict.margin)
         else:
             assert loss[i] == pytest.approx(verdict.margin, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["cubo-above-evidence", "cubo-above-evidence-anywhere"])
+def test_models_of_which_a_claim_says_nothing_are_told_apart(name: str) -> None:
+    claim = find(name)
+    batch = random_batch(np.random.default_rng(0), Sizes(2, 2), needs(claim), 600)
+    assert claim.covering == (name == "cubo-above-evidence")
+    says = applicable(claim, batch)
+    assert says.tolist() == [claim.applies(batch.model(i), 0) for i in range(len(batch))]
+    assert not says.all()
 
 
 def test_dyadic_rows_sum_to_exactly_one() -> None:

@@ -110,6 +110,15 @@ def exact_rows(table: NDArray[Any]) -> list[Any]:
     return row
 
 
+def applicable(claim: Claim, batch: ModelBatch, x: int = 0) -> NDArray[np.bool_]:
+    """For each model whether the claim says something about it, as `Claim.applies` does for one."""
+    joint = batch.tables["joint"][:, x]
+    says: NDArray[np.bool_] = joint.any(axis=1)
+    if claim.covering and "encoder" in batch.tables:
+        says = says & ((batch.tables["encoder"][:, x] > 0) | (joint == 0)).all(axis=1)
+    return says
+
+
 def margins(
     claim: Claim, batch: ModelBatch, x: int = 0, memory: int = 1 << 27, *, failures: bool = False
 ) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from boundcheck.claims.claim import Claim
 from boundcheck.errors import BadInput
 from boundcheck.models.finite import FiniteModel
 from boundcheck.search import ascend
-from boundcheck.search.batch import ModelBatch, Sizes, margins, needs
+from boundcheck.search.batch import ModelBatch, Sizes, applicable, margins, needs
 from boundcheck.search.failing import smallest_failure
 from boundcheck.search.propose import chosen, joined, moved, random_batch
 from boundcheck.search.reduce import among_small_fractions, simplest, size_of, smaller_models, violates
@@ -190,7 +190,7 @@ class _Hunt:
         loss = margins(self.claim, batch, failures=True)
         if self.claim.relation == "==":
             loss = -np.abs(loss)
-        return np.where(np.isnan(loss), np.inf, loss)
+        return np.where(np.isnan(loss) | ~applicable(self.claim, batch), np.inf, loss)
 
     def certified(self, batch: ModelBatch, loss: NDArray[np.float64]) -> FiniteModel | None:
         """The first few float violations, decided; those with the largest margin first."""
