@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, reverse_weights
     from boundcheck.evidence.bidirectional import SimulatedGap, simulate, simulated_gap
     from boundcheck.evidence.card import EvidenceCard, Judgement, judge, render
-    from boundcheck.evidence.engine import CurvePoint, IwaeCurve, iwae_curve, log_weights
+    from boundcheck.evidence.engine import CurvePoint, IwaeCurve, WeightRun, iwae_curve, log_weights, run
     from boundcheck.evidence.evaluation import evaluate_files, evaluate_model
     from boundcheck.evidence.intervals import EvidenceInterval, Label, evidence_interval, interval_of
     from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
@@ -39,8 +39,10 @@ _HOME = {
     "render": "card",
     "CurvePoint": "engine",
     "IwaeCurve": "engine",
+    "WeightRun": "engine",
     "iwae_curve": "engine",
     "log_weights": "engine",
+    "run": "engine",
     "evaluate_files": "evaluation",
     "evaluate_model": "evaluation",
     "load_data": "loading",
@@ -66,6 +68,7 @@ __all__ = [
     "Label",
     "SimulatedGap",
     "Wealth",
+    "WeightRun",
     "annealed_weights",
     "evaluate_files",
     "evaluate_model",
@@ -80,6 +83,7 @@ __all__ = [
     "log_weights",
     "render",
     "reverse_weights",
+    "run",
     "simulate",
     "simulated_gap",
 ]
