@@ -487,3 +487,23 @@ def test_trajectories_that_diverge_are_rejected_not_fatal() -> None:
     assert not found.failed
     assert np.all(found.bound_of_examples(1e-9) < truth)
     assert np.all(np.abs(found.log_mean_weight() - truth) < 0.5)
+
+
+def test_where_memory_does_not_suffice_the_rows_are_halved_and_the_numbers_stay() -> None:
+    whole = annealed_weights(gaussian(), X, temperatures=4, chains=8, rows=64)
+
+    def greedy(z: Tensor) -> Independent:
+        if len(z) > 6:
+            raise MemoryError
+        return Independent(Normal(z, 1.0), 1)
+
+    found = annealed_weights(gaussian(decoder=greedy), X, temperatures=4, chains=8, rows=64)
+    np.testing.assert_allclose(found.log_weights, whole.log_weights, rtol=1e-10)
+    assert "halved to 4" in found.notes[-1]
+    assert found.to_json()["notes"] == list(found.notes)
+
+    def hungry(z: Tensor) -> Independent:
+        raise MemoryError
+
+    with pytest.raises((BadInput, MemoryError)):
+        annealed_weights(gaussian(decoder=hungry), X, temperatures=4)

@@ -264,3 +264,12 @@ def test_mistakes_are_named() -> None:
         grid_evidence(scalar(), doubles([1.0, 2.0]))
     with pytest.raises(BadInput, match=r"decoder\(z\)"):
         grid_evidence(scalar(decoder=lambda z: Normal(z + torch.rand(()), 1.0)), doubles(1.0))
+
+
+def test_where_memory_does_not_suffice_the_rows_are_halved() -> None:
+    def greedy(z: torch.Tensor) -> Normal:
+        if len(z) > 100:
+            raise MemoryError
+        return Normal(z, 1.0)
+
+    check(grid_evidence(scalar(decoder=greedy), doubles(1.0)), [stats.norm(0, math.sqrt(2)).logpdf(1.0)])

@@ -44,6 +44,7 @@ class AnnealedWeights:
         seed: of all draws.
         rounding: an estimate, in nats, of the error of the model's own floating-point arithmetic in a log-weight.
         failed: examples whose log-densities are no numbers, and why; their log-weights are NaN.
+        notes: what else is to be known, such as memory that did not suffice for the rows asked for.
     """
 
     log_weights: Floats
@@ -56,6 +57,7 @@ class AnnealedWeights:
     seed: int
     rounding: float
     failed: dict[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def kept(self) -> NDArray[np.int64]:
@@ -133,6 +135,7 @@ class AnnealedWeights:
             "step_sizes": [float(f"{each:.4g}") for each in self.step_sizes.tolist()],
             "rounding": self.rounding,
             "seed": self.seed,
+            "notes": list(self.notes),
             "failed": {str(index): reason for index, reason in sorted(self.failed.items())},
         }
 
@@ -243,6 +246,7 @@ def _annealed(walked: Walked, setting: Setting, reverse: bool) -> AnnealedWeight
         setting.seed,
         walked.rounding,
         walked.failed,
+        walked.notes,
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute, require
 from boundcheck.evidence.hmc import Noise, Points, transition
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
-from boundcheck.models.torch_model import TorchModel, random_state, support_is_discrete
+from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state, support_is_discrete
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,7 @@ class Walked:
     step_sizes: Floats
     rounding: float
     failed: dict[int, str]
+    notes: tuple[str, ...]
 
 
 def schedule(temperatures: int, kind: str = "sigmoid") -> Floats:
@@ -115,6 +116,7 @@ class Job:
         self.progress = progress or (lambda moves: None)
         self.rounding = 0.0
         self.failed: dict[int, str] = {}
+        self.notes: list[str] = []
         self.block = max(1, min(_MOST_EXAMPLES, _BLOCK_ROWS // self.chains))
 
     def run(self, z: Any = None) -> Walked:
@@ -122,16 +124,36 @@ class Job:
         posterior = None if z is None else self._posterior_draws(z)
         columns, accepted, sizes = [], [], []
         for first in range(0, len(self.x), self.block):
-            block = _Block(self, first, self.x[first : first + self.block])
-            steps = block.tuned_steps()
             drawn = None if posterior is None else posterior[first : first + self.block]
-            weights, acceptance = block.weights(steps, drawn)
+            weights, acceptance, step_sizes = self._block_of(first, drawn)
             columns.append(weights)
-            accepted.append(acceptance * block.size)
-            sizes.append(steps.mean(1).cpu().numpy() * block.size)
+            accepted.append(acceptance * weights.shape[1])
+            sizes.append(step_sizes * weights.shape[1])
         total = len(self.x)
         acceptance, step_sizes = np.sum(accepted, axis=0) / total, np.sum(sizes, axis=0) / total
-        return Walked(np.concatenate(columns, axis=1), self.betas, acceptance, step_sizes, self.rounding, self.failed)
+        log_weights = np.concatenate(columns, axis=1)
+        return Walked(log_weights, self.betas, acceptance, step_sizes, self.rounding, self.failed, tuple(self.notes))
+
+    def _block_of(self, first: int, posterior: Tensor | None) -> tuple[Floats, Floats, Floats]:
+        """A block's log-weights, acceptance and step sizes, with fewer rows at once where memory does not suffice."""
+        while True:
+            try:
+                block = _Block(self, first, self.x[first : first + self.block])
+                steps = block.tuned_steps()
+                return *block.weights(steps, posterior), steps.mean(1).cpu().numpy()
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                self._halve(error)
+
+    def _halve(self, error: Exception) -> None:
+        if self.rows == 1:
+            remedy = f"{type(error).__name__}; use a smaller model or a larger machine"
+            raise BadInput("rows", 1, "memory for a single row", remedy) from error
+        self.rows //= 2
+        self.notes.append(f"out of memory: the rows handed to the model at once were halved to {self.rows}")
+        if self.x.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _posterior_draws(self, z: Any) -> Tensor:
         drawn = torch.as_tensor(z)
@@ -337,6 +359,8 @@ class _Rows:
             except BoundcheckError:
                 raise
             except Exception as error:
+                if out_of_memory(error):
+                    raise
                 reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
                 raise BadInput(
                     "the model",

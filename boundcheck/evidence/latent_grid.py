@@ -20,7 +20,7 @@ from boundcheck.errors import BadInput, CannotCompute, require
 from boundcheck.evaluators.values import Approximate, json_float
 from boundcheck.evidence.chains import refuse_constrained, unvalidated
 from boundcheck.evidence.intervals import Label
-from boundcheck.models.torch_model import TorchModel, random_state
+from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state
 
 if TYPE_CHECKING:
     import torch
@@ -187,17 +187,24 @@ class _Joint:
 
     def at(self, example: int, points: Floats) -> Floats:
         """log p(x, z) at points of shape (n, dimensions)."""
-        parts = []
-        with torch.no_grad(), unvalidated():
-            for first in range(0, len(points), self.rows):
-                block = torch.as_tensor(
-                    points[first : first + self.rows], dtype=self.like.dtype, device=self.like.device
-                )
-                z = block.reshape(len(block), *self.event)
-                x = self.x[example].expand(len(block), *self.x.shape[1:])
-                value = self.prior.log_prob(z) + self.model.law("likelihood", z).log_prob(x)
-                parts.append(value.double().cpu().numpy())
+        parts, first = [], 0
+        while first < len(points):
+            try:
+                parts.append(self._block(example, points[first : first + self.rows]))
+                first += self.rows
+            except Exception as error:
+                if not out_of_memory(error) or self.rows == 1:
+                    raise
+                self.rows //= 2
         return np.concatenate(parts)
+
+    def _block(self, example: int, points: Floats) -> Floats:
+        with torch.no_grad(), unvalidated():
+            block = torch.as_tensor(points, dtype=self.like.dtype, device=self.like.device)
+            z = block.reshape(len(block), *self.event)
+            x = self.x[example].expand(len(block), *self.x.shape[1:])
+            value = self.prior.log_prob(z) + self.model.law("likelihood", z).log_prob(x)
+        return value.double().cpu().numpy()
 
 
 class _Integral:
