@@ -113,10 +113,11 @@ def exact_rows(table: NDArray[Any]) -> list[Any]:
 def applicable(claim: Claim, batch: ModelBatch, x: int = 0) -> NDArray[np.bool_]:
     """For each model whether the claim says something about it, as `Claim.applies` does for one."""
     joint = batch.tables["joint"][:, x]
-    says: NDArray[np.bool_] = joint.any(axis=1)
-    if claim.covering and "encoder" in batch.tables:
-        says = says & ((batch.tables["encoder"][:, x] > 0) | (joint == 0)).all(axis=1)
-    return says
+    possible = np.asarray(joint > 0)
+    if not (claim.covering and "encoder" in batch.tables):
+        return np.asarray(possible.any(axis=1))
+    holes = possible & (batch.tables["encoder"][:, x] == 0)
+    return np.asarray(possible.any(axis=1) & ~holes.any(axis=1))
 
 
 def margins(
