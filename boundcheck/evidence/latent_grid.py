@@ -248,8 +248,13 @@ class _Integral:
         if total == -math.inf:
             return -math.inf, math.inf  # zero wherever it was looked at, which is no proof
         relative = math.exp(min(0.0, error - total)) + 2 * share
-        rounding = _ROUNDINGS * torch.finfo(joint.like.dtype).eps * abs(self.largest)
-        return total, (-math.log1p(-relative) if relative < 1 else math.inf) + rounding
+        return total, (-math.log1p(-relative) if relative < 1 else math.inf) + self.rounding
+
+    @property
+    def rounding(self) -> float:
+        """An estimate, in nats, of the error of the model's own arithmetic where its density is largest."""
+        size = abs(self.largest) if math.isfinite(self.largest) else 0.0
+        return _ROUNDINGS * torch.finfo(self.joint.like.dtype).eps * size
 
     # --- cells: lower corners and widths, of shape (cells, dimensions) ---
 
@@ -306,7 +311,7 @@ class _Integral:
                 gaps = np.abs(np.exp(whole - total) - np.exp(sums - total))
             order = np.argsort(gaps)
             agreed = np.zeros(len(gaps), dtype=bool)
-            agreed[order] = np.cumsum(gaps[order]) <= self.tolerance / _ROUNDS
+            agreed[order] = np.cumsum(gaps[order]) <= max(self.tolerance, self.rounding) / 16
             agreed &= ~self._hides_a_seed(corners, widths)
             full = self.points > _MOST_POINTS[self.joint.dimensions]
             if full:
