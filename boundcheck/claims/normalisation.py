@@ -21,12 +21,14 @@ from boundcheck.claims.check import check
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.errors import BadInput, CannotCompute
+from boundcheck.evaluators.strongest import require_observation, value_of
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
 from boundcheck.language.build import E, integrate, log
 from boundcheck.language.laws import SymbolicModel
 from boundcheck.language.terms import ONE, ZERO, Term
 from boundcheck.models.continuous import ContinuousModel
 from boundcheck.models.densities import Normal
+from boundcheck.models.finite import FiniteModel
 from boundcheck.models.linear_gaussian import LinearGaussianModel
 
 Role = Literal["prior", "encoder", "posterior", "corruption", "likelihood"]
@@ -67,7 +69,7 @@ def check_law(role: Role, model: Any, x: Any = 0) -> Verdict:
         return integrate(getattr(m, spaces[role]), lambda v: law.prob(v))
 
     claim = Claim(f"the {role} integrates to one", mass, "==", lambda m, observed: ONE)
-    return _told(check(claim, model, x))
+    return _told(claim, model, x)
 
 
 def _check_decoder(model: Any, at: Any) -> Verdict:
@@ -88,16 +90,22 @@ def _check_decoder(model: Any, at: Any) -> Verdict:
 
         return E(m.prior(), off)
 
-    return _told(check(Claim("the decoder integrates to one", spread, "==", lambda m, observed: ZERO), model, at))
+    claim = Claim("the decoder integrates to one", spread, "==", lambda m, observed: ZERO)
+    return _told(claim, model, at)
 
 
-def _told(verdict: Verdict) -> Verdict:
-    """An undecided verdict with what is known of the mass as its reason."""
+def _told(claim: Claim, model: Any, x: Any) -> Verdict:
+    """A verdict that tells, where it is undecided, what is known of the mass."""
+    if isinstance(model, FiniteModel):
+        return check(claim, model, x)
+    require_observation(model, x)
+    lhs, rhs = claim.terms
+    # More digits would not decide an equation that holds, so one precision is enough.
+    verdict = decide(value_of(lhs, model, x), "==", value_of(rhs, model, x))
     if verdict.outcome is not Outcome.UNDECIDED or verdict.lhs is None:
         return verdict
-    what, whole = ("mass", "one") if verdict.rhs is not None and float(verdict.rhs) else ("mean log-mass", "zero")
-    reason = f"its {what} is {verdict.lhs}, from which {whole} is not apart"
-    return replace(verdict, reason=reason)
+    what, whole = ("mass", "one") if rhs == ONE else ("mean log-mass", "zero")
+    return replace(verdict, reason=f"its {what} is {verdict.lhs}, from which {whole} is not apart")
 
 
 def check_density(

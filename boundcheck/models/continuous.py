@@ -75,9 +75,9 @@ def _called(function: Callable[..., Laws], role: str, args: Sequence[Any]) -> La
     except ArithmeticError as error:
         failure = error
     except (TypeError, ValueError, IndexError) as error:
-        if any(
-            is_symbol(part) or is_ball(part) for arg in args for part in (arg if isinstance(arg, tuple) else (arg,))
-        ):
+        parts = [part for arg in args for part in (arg if isinstance(arg, tuple) else (arg,))]
+        vector_for_a_number = "tuple" in str(error) or "sequence" in str(error)
+        if not vector_for_a_number and any(is_symbol(part) or is_ball(part) for part in parts):
             raise  # certified integration tells by it that a function is beyond it
         failure = error
     raise BadInput(
