@@ -74,13 +74,11 @@ MODELS: dict[str, tuple[Callable[[], TorchModel], Callable[[int], torch.Tensor]]
 }
 
 
-def all_numbers(result: WeightRun) -> np.ndarray:
-    parts = (result.iwae, result.iwae_errors, result.log_mean_weight, result.effective_sample_sizes, result.tail)
-    return np.concatenate([np.ravel(part) for part in parts])
-
-
-def same(a: WeightRun, b: WeightRun, relative: float = 1e-6, absolute: float = 1e-9) -> None:
-    np.testing.assert_allclose(all_numbers(a), all_numbers(b), rtol=relative, atol=absolute)
+def same(a: WeightRun, b: WeightRun, relative: float = 1e-6, absolute: float = 1e-7) -> None:
+    """Equal estimates; what depends on differences of weights may feel their rounding ten times as much."""
+    for name, slack in (("iwae", 1), ("log_mean_weight", 1), ("tail", 1), ("iwae_errors", 10)):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=slack * relative, atol=absolute)
+    np.testing.assert_allclose(a.effective_sample_sizes, b.effective_sample_sizes, rtol=10 * relative)
     assert a.groups == b.groups
     assert a.failed == b.failed
 
@@ -600,3 +598,17 @@ def test_what_was_changed_in_torch_is_put_back_when_work_breaks_off() -> None:
         with pytest.raises(KeyboardInterrupt):
             run(LINEAR.torch(), np.zeros((40, 3)), (1, 5000), threads=threads, progress=stop)
         assert (torch.get_num_threads(), Distribution._validate_args) == before
+
+
+@given(data=st.data())
+@settings(max_examples=25)
+def test_no_way_of_cutting_the_work_changes_the_result(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(MODELS)))
+    examples, draws = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 900))
+    ks = tuple(data.draw(st.sets(st.integers(1, draws), min_size=1, max_size=3)))
+    seed = data.draw(st.integers(0, 2**63 - 1))
+    model, x = MODELS[name]
+    options: dict = {"ks": ks, "k": draws, "seed": seed, "fused": "off"}
+    reference = run(model(), x(examples), threads=1, chunk=4096, **options)
+    chunk, threads = data.draw(st.integers(20, 2000)), data.draw(st.integers(1, 3))
+    same(reference, run(model(), x(examples), chunk=chunk, threads=threads, **options))

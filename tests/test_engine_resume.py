@@ -54,7 +54,7 @@ plain = model._functions["likelihood"]
 
 def decoder(z):
     if slow:
-        time.sleep(0.004)
+        time.sleep(0.02)
     return plain(z)
 
 model._functions["likelihood"] = decoder
