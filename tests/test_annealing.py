@@ -27,6 +27,7 @@ from boundcheck.evidence import chains as chains_module
 from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, moves, reverse_weights, schedule
 from boundcheck.evidence.bidirectional import simulate, simulated_gap
 from boundcheck.evidence.hmc import Moved, Noise, Points, transition
+from boundcheck.evidence.latent_grid import grid_evidence
 from boundcheck.models import densities
 from boundcheck.models.continuous import ContinuousModel
 from boundcheck.models.torch_model import TorchModel
@@ -381,6 +382,22 @@ def test_a_base_that_is_not_gaussian_and_one_with_full_covariance() -> None:
         assert abs(ratio_score(found.log_weights, model.log_evidence(x[0]))) < SIX
 
 
+def test_a_network_with_a_bernoulli_likelihood_against_quadrature() -> None:
+    rng = np.random.default_rng(19)
+    first, second = torch.tensor(rng.normal(size=(2, 8))), torch.tensor(rng.normal(size=(8, 12)))
+    model = gaussian(
+        encoder=lambda x: Independent(Normal(0.5 * x[:, :2], 1.0), 1),
+        decoder=lambda z: Independent(Bernoulli(logits=torch.tanh(z @ first) @ second), 1),
+    )
+    x = torch.tensor(rng.integers(0, 2, size=(2, 12)), dtype=torch.float64)
+    truth = grid_evidence(model, x)
+    found = annealed_weights(model, x, temperatures=30, chains=1000, leapfrogs=5, kind="linear")
+    for column, value, error in zip(found.log_weights.T, truth.values, truth.errors, strict=True):
+        assert error < 1e-5
+        assert np.std(column) < 1
+        assert abs(ratio_score(column, value)) < SIX
+
+
 def test_schedules_and_acceptance() -> None:
     for kind in ("linear", "sigmoid"):
         for temperatures in (1, 2, 3, 10, 1000):
@@ -477,6 +494,15 @@ def test_an_example_without_numbers_is_named_and_the_others_are_not_touched() ->
     assert found.bound_of_examples(0.1)[1] == -math.inf
     assert found.bound(0.1) == pytest.approx(replace(whole, log_weights=whole.log_weights[:, [0, 2]]).bound(0.1))
     assert "1" in found.to_json()["failed"]
+
+
+def test_where_every_example_fails_nothing_is_claimed() -> None:
+    broken = gaussian(encoder=lambda x: Independent(Normal(x * math.nan, 0.7), 1))
+    found = annealed_weights(broken, X, temperatures=3)
+    assert sorted(found.failed) == [0, 1, 2]
+    assert math.isnan(found.mean.mean)
+    assert found.bound(0.1) == -math.inf
+    assert json.loads(json.dumps(found.to_json()))["probability"]["bound"] == "-inf"
 
 
 def test_trajectories_that_diverge_are_rejected_not_fatal() -> None:

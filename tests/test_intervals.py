@@ -179,18 +179,19 @@ def test_constant_weights_are_learnt_as_fast_as_the_price_allows() -> None:
 # --- arithmetic ---
 
 
+def of_level(log_weights: list[float], level: int, log_mean: float) -> mpf:
+    """The capital that bets on groups of 2^level draws, from its definition: each group finished, or in part."""
+    w, m, size, capital = [mp.exp(mpf(each)) for each in log_weights], mp.exp(mpf(log_mean)), 2**level, mpf(1)
+    for start in range(0, len(w), size):
+        group = w[start : start + size]
+        capital *= (mp.fsum(group) / m + (size - len(group))) / size
+    return capital
+
+
 def by_definition(log_weights: list[float], levels: int, log_mean: float) -> mpf:
-    """E(m) from the capital itself: every group's stake, its finished and unfinished share, at 50 digits."""
+    """E(m), at 50 digits."""
     with mp.workdps(50):
-        w, m = [mp.exp(mpf(each)) for each in log_weights], mp.exp(mpf(log_mean))
-        total = mpf(0)
-        for level in range(levels):
-            size, capital = 2**level, mpf(1)
-            for start in range(0, len(w), size):
-                group = w[start : start + size]
-                capital *= (mp.fsum(group) / m + (size - len(group))) / size
-            total += capital / levels
-        return total
+        return mp.fsum(of_level(log_weights, level, log_mean) for level in range(levels)) / levels
 
 
 @pytest.mark.parametrize("draws", [1, 2, 3, 7, 8, 37])
@@ -217,6 +218,28 @@ def test_the_bound_is_on_the_safe_side_of_the_root_and_close_to_it(shift: float)
     capital = by_definition(weights.tolist(), 7, lower)
     assert capital >= 100  # every m below it is excluded by the definition itself
     assert by_definition(weights.tolist(), 7, lower + 1e-9) < 100
+
+
+@pytest.mark.parametrize("draws", [4, 5, 7, 16, 21])
+def test_whatever_the_examples_share_of_the_mean_the_product_of_capitals_excludes_what_lies_below(draws: int) -> None:
+    """Every vector of log m_i whose mean is the bound has, by definition, a capital of at least 1/delta."""
+    rng = np.random.default_rng(draws)
+    examples, levels, delta = 3, 5, 0.05
+    weights = rng.normal(-2.0, 1.0, size=(draws, examples))
+    if draws == 7:
+        weights[-1, 0] = -math.inf  # the only draw of an unfinished group
+    lower = evidence_interval(weights, delta=delta, levels=levels).lower
+    for _ in range(40):
+        shift = rng.normal(size=examples) * rng.choice([0.1, 1.0, 5.0])
+        log_means = lower + shift - shift.mean()
+        with mp.workdps(50):
+            total = mpf(0)
+            for level in range(levels):
+                capital = mpf(1)
+                for column, log_mean in zip(weights.T.tolist(), log_means.tolist(), strict=True):
+                    capital *= of_level(column, level, log_mean)
+                total += capital / levels
+            assert total >= 1 / delta
 
 
 def test_spans_in_any_order_and_chunks_of_any_size_give_the_same() -> None:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.values import Bias, Sampled, json_float
 from boundcheck.evidence.chains import PILOT_CHAINS, ROWS, WARM_UP, Job, Setting, Walked, schedule
-from boundcheck.evidence.intervals import Label, Wealth
+from boundcheck.evidence.intervals import Label
 from boundcheck.evidence.streams import Purpose
+from boundcheck.evidence.wealth import Wealth, checked_delta
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +76,8 @@ class AnnealedWeights:
                 float(np.std(column, ddof=1)) / math.sqrt(chains) if chains > 1 and math.isfinite(mean) else math.nan
             )
             rows.append(Sampled(mean, spread, Bias.NONE, chains))
+        if not rows:
+            return DatasetMean(math.nan, math.nan, math.nan, Bias.NONE, 0, chains)
         return over_examples(rows)
 
     def log_mean_weight(self) -> Floats:
@@ -103,9 +106,10 @@ class AnnealedWeights:
         It is that of `boundcheck.evidence.intervals.Wealth`, moved to the safe side by `rounding`.
 
         Raises:
-            BadInput: a delta outside (0, 1), or no example that did not fail.
+            BadInput: a delta outside (0, 1).
         """
-        lower = self._wealth.lower_mean(delta, which=self.kept) - self.rounding
+        checked_delta(delta)
+        lower = self._wealth.lower_mean(delta, which=self.kept) - self.rounding if len(self.kept) else -math.inf
         return -lower if self.reverse else lower
 
     def bound_of_examples(self, delta: float) -> Floats:
@@ -115,6 +119,7 @@ class AnnealedWeights:
 
     def to_json(self, delta: float = 1e-3) -> dict[str, Any]:
         """JSON-ready."""
+        means = self.log_mean_weight()[self.kept]
         return {
             "quantity": "mean log p(x) over these examples, nats",
             "method": f"annealed importance sampling, {'reverse' if self.reverse else 'forward'}",
@@ -122,7 +127,7 @@ class AnnealedWeights:
             "expectation": {
                 "label": Label.EXPECTATION.value,
                 **self.mean.to_json(),
-                "log_mean_weight": json_float(float(np.mean(self.log_mean_weight()[self.kept]))),
+                "log_mean_weight": json_float(float(np.mean(means)) if len(means) else math.nan),
             },
             "probability": {"label": Label.PROBABILITY.value, "delta": delta, "bound": json_float(self.bound(delta))},
             "needs": "exact posterior draws (simulated data)" if self.reverse else "nothing",
