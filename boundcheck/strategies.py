@@ -33,33 +33,29 @@ Size: TypeAlias = int | tuple[int, int]
 # --- finite models -------------------------------------------------------------------------------------------------
 
 
+_PLAIN = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+
+
 @cache  # a strategy that Hypothesis has seen before need not be validated again
 def probabilities(size: int, *, zeros: bool = True) -> SearchStrategy[Row]:
     """Rows of `size` probabilities that sum to one; they shrink to equal entries.
+
+    Each entry has a weight of its own, the simplest first; so rows shrink entry by entry, whatever they are. Half of
+    the rows are plain; zeros and weights of up to a million make the others sparse and nearly deterministic.
 
     >>> from hypothesis import find
     >>> find(probabilities(2), lambda row: row[0] < row[1])
     [Fraction(1, 3), Fraction(2, 3)]
     """
-    return _rows(size, zeros).map(lambda row: row(size))
+    weights = [*_PLAIN, *([0, 0, 0] if zeros and size > 1 else []), 100, 1000, 10**4, 10**6, *_PLAIN[1:]]
+    rows = st.lists(st.sampled_from(weights), min_size=size, max_size=size)
+    return rows.map(lambda row: _normalised(row if any(row) else [1] * size))
 
 
 @cache
-def _rows(most: int, zeros: bool) -> SearchStrategy[Callable[[int], Row]]:
-    """Rows of any size up to `most`: functions of the size, so that a smaller model has the same choices behind it.
-
-    Each entry has a weight of its own, the simplest first; so rows shrink entry by entry, whatever they are. Half of
-    the rows are plain; zeros and weights of up to a million make the others sparse and nearly deterministic.
-    """
-    weights = [*_PLAIN, *([0, 0] if zeros else []), 100, 1000, 10**6, *_PLAIN[1:]]
-    return st.lists(st.sampled_from(weights), min_size=most, max_size=most).map(_row)
-
-
-_PLAIN = (1, 2, 3, 4, 5, 6, 8, 10, 12)
-
-
-def _row(weights: list[int]) -> Callable[[int], Row]:
-    return lambda n: _normalised(weights[:n] if any(weights[:n]) else [1, *weights[1:n]])
+def _states(low: int, high: int) -> SearchStrategy[int]:
+    """Numbers of states that shrink to the lowest, which is drawn least: one state makes every bound tight."""
+    return st.sampled_from([*range(low, high + 1), *range(low + 1, high + 1)])
 
 
 def _normalised(weights: list[int]) -> Row:
@@ -111,23 +107,21 @@ def finite_models(
     for name in corners or ():
         if name not in CORNERS:
             raise UnknownName("corner", name, CORNERS)
-    n_z, n_x = draw(st.integers(low_z, high_z)), draw(st.integers(low_x, high_x))
-    n_c = draw(st.integers(max(low_c, 1), high_c)) if high_c else 0
+    n_z, n_x = draw(_states(low_z, high_z)), draw(_states(low_x, high_x))
+    n_c = draw(_states(max(low_c, 1), high_c)) if high_c else 0
     if clean_encoder and n_c:
-        n_x, high_x = n_c, high_c
-    corner = draw(st.sampled_from(["plain", *CORNERS] if corners is None else sorted(corners, key=[*CORNERS].index)))
+        n_x = n_c
+    drawn = [name for name in CORNERS if zeros or name not in WITH_ZEROS]
+    corner = draw(st.sampled_from(["plain", *drawn] if corners is None else sorted(corners, key=[*CORNERS].index)))
 
-    def rows(count: int, most_rows: int, n: int, most: int) -> list[Row]:
-        # All rows of the largest size are drawn, and the model's taken from them: fewer states need no other choices.
-        return [draw(_rows(most, zeros))(n) for _ in range(most_rows)][:count]
+    def rows(count: int, n: int) -> list[Row]:
+        return [draw(probabilities(n, zeros=zeros)) for _ in range(count)]
 
-    prior, likelihood = rows(1, 1, n_z, high_z)[0], rows(n_z, high_z, n_x, high_x)
-    encoder = rows(n_c or n_x, high_c or high_x, n_z, high_z)
-    tables: dict[str, Any] = {"prior": prior, "likelihood": likelihood, "encoder": encoder}
+    tables: dict[str, Any] = {"prior": rows(1, n_z)[0], "likelihood": rows(n_z, n_x), "encoder": rows(n_c or n_x, n_z)}
     if n_c:
-        tables["corruption"] = rows(n_x, high_x, n_c, high_c)
+        tables["corruption"] = rows(n_x, n_c)
     if auxiliary:
-        tables["auxiliary"] = [rows(n_x, high_x, n_c, high_c) for _ in range(high_z)][:n_z]
+        tables["auxiliary"] = [rows(n_x, n_c) for _ in range(n_z)]
     if corner != "plain":
         CORNERS[corner](tables)
     model = FiniteModel(**tables)
@@ -187,6 +181,21 @@ def _tiny(tables: dict[str, Any]) -> None:
             row[place] = small
 
 
+def _sparse(tables: dict[str, Any]) -> None:
+    """The encoder never gives its first state, and the last state of z never gives the first observation."""
+    for row in (*tables["encoder"], tables["likelihood"][-1]):
+        if len(row) > 1:
+            rest = 1 - row[0]
+            row[:] = [entry / rest if rest else Fraction(1, len(row) - 1) for entry in row]
+            row[0] = Fraction(0)
+
+
+def _nearly_deterministic(tables: dict[str, Any]) -> None:
+    """Each row of the encoder has one state with nearly all of its probability."""
+    for i, row in enumerate(tables["encoder"]):
+        row[:] = _normalised([400 if j == i % len(row) else 1 for j in range(len(row))])
+
+
 def _nothing_corrupted(tables: dict[str, Any]) -> None:
     rows = tables.get("corruption", [])
     if rows and len(rows) == len(rows[0]):
@@ -205,10 +214,15 @@ CORNERS: dict[str, Callable[[dict[str, Any]], None]] = {
     "encoder is the posterior": _posterior,
     "encoder is the prior": _prior,
     "tiny probabilities": _tiny,
+    "zeros": _sparse,
+    "nearly deterministic rows": _nearly_deterministic,
     "nothing is corrupted": _nothing_corrupted,
     "auxiliary is the corruption": _auxiliary_is_the_corruption,
 }
-"""What is drawn on purpose beside zeros and nearly deterministic rows, which any row may have."""
+"""What is drawn on purpose; plain rows have zeros and weights of up to a million here and there too."""
+
+WITH_ZEROS = ("zeros", "nothing is corrupted")
+"""The corners with probabilities of zero, which are not drawn where there shall be none."""
 
 # --- continuous models ---------------------------------------------------------------------------------------------
 

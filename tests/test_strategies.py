@@ -52,12 +52,11 @@ def test_sizes_are_kept_to(model: FiniteModel) -> None:
     sizes = model.sizes
     assert 2 <= sizes["z"] <= 4 and 2 <= sizes["x~"] <= 3 and 1 <= sizes["x"] <= 2
     drawn = [model.table(role) for role in ("prior", "likelihood", "encoder")]
-    corner = corners_of(model)["encoder is the posterior"] or corners_of(model)["nothing is corrupted"]
-    assert corner or all((table > 0).all() for table in drawn)
+    assert all((table > 0).all() for table in drawn) and not corners_of(model)["zeros"]
 
 
 def test_every_corner_is_met() -> None:
-    """Over 300 examples; a corner is drawn on purpose with probability 1/9, so one is missed with p < 1e-15."""
+    """Over 300 examples; a corner is drawn on purpose with probability 1/11, so one is missed with p < 1e-10."""
     seen: Counter[str] = Counter()
 
     @EVERY
@@ -66,7 +65,7 @@ def test_every_corner_is_met() -> None:
         seen.update(name for name, met in corners_of(model).items() if met)
 
     collect()
-    wanted = {*CORNERS, "zeros", "nearly deterministic rows"} - {"encoder is the prior"}
+    wanted = {*CORNERS} - {"encoder is the prior"}
     assert wanted <= seen.keys(), wanted - seen.keys()
     assert min(seen[name] for name in wanted) >= 3, seen
 
@@ -88,6 +87,8 @@ def test_a_corner_can_be_asked_for(corner: str) -> None:
             "symmetric tables": mirrored,
             "encoder is the posterior": all((encoder[x] * joint[x].sum() == joint[x]).all() for x in range(len(joint))),
             "encoder is the prior": (encoder == prior).all(),
+            "zeros": not encoder[:, 0].any() and not model.table("likelihood")[-1, 0],
+            "nearly deterministic rows": all(Fraction(99, 100) < max(row) < 1 for row in encoder),
             "tiny probabilities": prior[0] == small and (encoder[:, -1] == small).all(),
             "nothing is corrupted": all(corruption[i, i] == 1 for i in range(len(corruption))),
             "auxiliary is the corruption": all((table == corruption).all() for table in auxiliary),
