@@ -73,7 +73,7 @@ def markov(weights: np.ndarray, delta: float) -> float:
 def betting(weights: np.ndarray, delta: float) -> float:
     wealth = Wealth(weights.shape[1])
     wealth.add(weights)
-    return wealth.lower_mean(delta)
+    return wealth.lower_mean(delta, fixed=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -176,6 +176,31 @@ def test_constant_weights_are_learnt_as_fast_as_the_price_allows() -> None:
     assert -80 - (math.log(LEVELS / delta)) / draws - 1e-9 <= lower <= -80
 
 
+def test_a_number_of_draws_that_was_fixed_also_bets_on_all_of_them() -> None:
+    """The extra share of the capital is that of one group; it helps data sets of wild weights, and coverage holds."""
+    rng = np.random.default_rng(13)
+    draws, examples = 1500, 200
+    weights = lognormal(4.0)(rng, (draws, examples))
+    plain, fixed = evidence_interval(weights), evidence_interval(weights, fixed=True)
+    means = np.logaddexp.reduce(weights, axis=0) - math.log(draws)
+    markov = means.mean() - math.log((LEVELS + 1) / 1e-3) / examples
+    assert plain.lower < markov - 1e-6 <= fixed.lower < 0
+    wrong = 0
+    for _ in range(40):
+        wealth = Wealth(100)
+        wealth.add(lognormal(2.0)(rng, (300, 100)))
+        wrong += int((wealth.lower(DELTA, fixed=True) > 0).sum())
+    assert wrong <= allowed(4000)
+
+
+def test_fixing_the_number_of_draws_is_of_no_effect_beyond_the_largest_group() -> None:
+    weights = np.random.default_rng(14).normal(size=(40, 2))
+    for levels in (1, 3, 6):
+        plain, fixed = (evidence_interval(weights, levels=levels, fixed=each).lower for each in (False, True))
+        assert plain == fixed
+    assert evidence_interval(weights, levels=7, fixed=True).lower != evidence_interval(weights, levels=7).lower
+
+
 # --- arithmetic ---
 
 

@@ -69,20 +69,26 @@ class EvidenceInterval:
 
 
 def evidence_interval(
-    log_weights: Any, *, posterior_log_weights: Any = None, delta: float = 1e-3, levels: int = LEVELS
+    log_weights: Any,
+    *,
+    posterior_log_weights: Any = None,
+    delta: float = 1e-3,
+    levels: int = LEVELS,
+    fixed: bool = False,
 ) -> EvidenceInterval:
     """A confidence interval on log p(x) from log-weights of whatever framework, with no assumption on their tails.
 
     log w = log p(x,z) - log q(z|x) with z ~ q(.|x) bounds log p(x) from below, since E w <= p(x). With exact and
     independent draws z ~ p(z|x), which only simulated data or a conjugate model offers, E 1/w <= 1/p(x) bounds it from
-    above in the same way. The bounds are those of `Wealth`: valid at whatever number of draws one stops. If both are
-    asked for, each is at 1 - delta/2.
+    above in the same way. The bounds are those of `Wealth`: valid at whatever number of draws one stops, unless that
+    number is said to be `fixed`. If both are asked for, each is at 1 - delta/2.
 
     Args:
         log_weights: of shape (draws, examples), or (draws,) for one example; independent; -inf is a weight of zero.
         posterior_log_weights: log w at exact posterior draws, of shape (draws, examples) or (draws,).
         delta: the probability of being wrong.
         levels: as for `Wealth`.
+        fixed: the number of draws was fixed before any was seen, as for `Wealth.lower`.
 
     Raises:
         BadInput: an array of another shape, NaN, a weight that is infinite, or a delta outside (0, 1).
@@ -98,11 +104,11 @@ def evidence_interval(
     checked_delta(delta)
     forward = _all_at_once("log_weights", log_weights, 1, levels)
     if posterior_log_weights is None:
-        return interval_of(forward, delta=delta)
+        return interval_of(forward, delta=delta, fixed=fixed)
     reverse = _all_at_once("posterior_log_weights", posterior_log_weights, -1, levels)
     if reverse.examples != forward.examples:
         raise BadInput("posterior_log_weights", f"{reverse.examples} examples", f"{forward.examples} examples")
-    return interval_of(forward, reverse, delta=delta)
+    return interval_of(forward, reverse, delta=delta, fixed=fixed)
 
 
 def interval_of(
@@ -112,6 +118,7 @@ def interval_of(
     delta: float = 1e-3,
     which: NDArray[Any] | None = None,
     rounding: float = 0.0,
+    fixed: bool = False,
 ) -> EvidenceInterval:
     """The interval that accumulated bets give.
 
@@ -121,6 +128,7 @@ def interval_of(
         delta: the probability of being wrong, shared by both sides if there are two.
         which: a mask or indices of the examples to take, chosen without looking at their weights.
         rounding: how far off, in nats, the model's own arithmetic may have made the log-weights; both sides move by it.
+        fixed: the numbers of draws were fixed before any was seen, as for `Wealth.lower`.
 
     Raises:
         BadInput: a delta outside (0, 1), no example, or spans of the draws that are missing.
@@ -132,11 +140,16 @@ def interval_of(
     """
     share = checked_delta(delta) if reverse is None else delta / 2
     taken = slice(None) if which is None else which
-    lower, lowers = forward.lower_mean(share, which) - rounding, forward.lower(share)[taken] - rounding
+    lower, lowers = _both(forward, share, which, fixed)
+    lower, lowers = lower - rounding, lowers[taken] - rounding
     if reverse is None:
         return EvidenceInterval(lower, None, delta, forward.draws, lowers, None)
-    upper, uppers = rounding - reverse.lower_mean(share, which), rounding - reverse.lower(share)[taken]
-    return EvidenceInterval(lower, upper, delta, forward.draws, lowers, uppers)
+    upper, uppers = _both(reverse, share, which, fixed)
+    return EvidenceInterval(lower, rounding - upper, delta, forward.draws, lowers, rounding - uppers[taken])
+
+
+def _both(wealth: Wealth, delta: float, which: NDArray[Any] | None, fixed: bool) -> tuple[float, Floats]:
+    return wealth.lower_mean(delta, which, fixed=fixed), wealth.lower(delta, fixed=fixed)
 
 
 def _all_at_once(name: str, given: Any, sign: int, levels: int) -> Wealth:

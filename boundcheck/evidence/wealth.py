@@ -200,18 +200,23 @@ class Wealth:
         lines = self._lines()
         return lines.log_wealth(np.broadcast_to(np.asarray(log_mean, dtype=np.float64), (self.examples,)))
 
-    def lower(self, delta: float) -> Floats:
+    def lower(self, delta: float, *, fixed: bool = False) -> Floats:
         """Lower confidence bounds on log E w of each example, each at 1 - delta, in nats; -inf where there is none.
 
         P(sup_n lower_n > log E w) <= delta for each example; for all of N examples at once, ask for delta / N.
 
+        Args:
+            delta: the probability of being wrong.
+            fixed: the number of draws was fixed before any was seen. Then a share of the capital is also staked on
+                all of them as one group, and the bound is valid at that number only.
+
         Raises:
             BadInput: a delta outside (0, 1).
         """
-        lines = self._lines()
+        lines = self._lines(fixed)
         return self._safe(lines.root(-math.log(checked_delta(delta))), self._row(self._largest))
 
-    def lower_mean(self, delta: float, which: NDArray[Any] | None = None) -> float:
+    def lower_mean(self, delta: float, which: NDArray[Any] | None = None, *, fixed: bool = False) -> float:
         """A lower confidence bound at 1 - delta on the mean of log E w over the examples, in nats.
 
         It costs log(L/delta) / N over N independent examples, where each example on its own costs log(L/delta).
@@ -219,18 +224,19 @@ class Wealth:
         Args:
             delta: the probability of being wrong.
             which: a mask or indices of the examples to take, chosen without looking at their weights.
+            fixed: as for `lower`.
 
         Raises:
             BadInput: a delta outside (0, 1), or no example.
         """
-        lines, largest = self._lines(), self._row(self._largest)
+        lines, largest = self._lines(fixed), self._row(self._largest)
         if which is not None:
             lines, largest = lines.of(which), largest[which]
         if not len(largest):
             raise BadInput("which", which, "at least one example")
         return float(self._safe(lines.product().root(-math.log(checked_delta(delta))), largest.max(keepdims=True))[0])
 
-    def _lines(self) -> _Lines:
+    def _lines(self, fixed: bool = False) -> _Lines:
         """The two lower bounds of each level's log-capital, which are straight lines in log m."""
         draws = self.draws
         finished, fractions = np.stack([self._row(total) for total in self._totals]), np.zeros(self.levels)
@@ -246,7 +252,16 @@ class Wealth:
                 ]
                 with np.errstate(invalid="ignore"):
                     unfinished[level] = np.logaddexp.reduce(parts, axis=0)
-        return _Lines(finished, unfinished, fractions, np.array([draws >> level for level in range(self.levels)]))
+        counts = np.array([draws >> level for level in range(self.levels)])
+        if not fixed or not 0 < draws < 1 << (self.levels - 1):
+            return _Lines(finished, unfinished, fractions, counts)
+        # All draws are one unfinished group of the topmost level: its mean weight is theirs.
+        return _Lines(
+            np.vstack([finished, unfinished[-1:]]),
+            np.vstack([unfinished, np.zeros_like(unfinished[-1:])]),
+            np.append(fractions, 0.0),
+            np.append(counts, 1),
+        )
 
     def _row(self, row: Any) -> Floats:
         values = row.detach().cpu().numpy() if hasattr(row, "detach") else np.asarray(row, dtype=np.float64)
