@@ -612,3 +612,19 @@ def test_no_way_of_cutting_the_work_changes_the_result(data: st.DataObject) -> N
     reference = run(model(), x(examples), threads=1, chunk=4096, **options)
     chunk, threads = data.draw(st.integers(20, 2000)), data.draw(st.integers(1, 3))
     same(reference, run(model(), x(examples), chunk=chunk, threads=threads, **options))
+
+
+def test_a_look_at_the_model_that_needs_too_much_memory_looks_at_less() -> None:
+    def encoder(x: torch.Tensor) -> Distribution:
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Normal(x / 2, 0.8)
+
+    model = TorchModel(prior=lambda: Normal(0.0, 1.0), encoder=encoder, decoder=lambda z: Normal(z, 1.0))
+    easy = TorchModel(
+        prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.8), decoder=lambda z: Normal(z, 1.0)
+    )
+    x = torch.linspace(-1, 1, 100)
+    result = run(model, x, (1, 7), chunk=16)
+    assert result.settings["chunk"] == 4
+    same(result, run(easy, x, (1, 7)))

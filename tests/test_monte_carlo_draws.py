@@ -22,7 +22,7 @@ from torch_models import LinearGaussian, as_torch, exact_encoder
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, UndefinedValue
 from boundcheck.evaluators import units
-from boundcheck.evaluators.draws import SobolNoise
+from boundcheck.evaluators.draws import SobolNoise, expected_log_density
 from boundcheck.evaluators.monte_carlo import evaluate, evaluate_difference, evaluate_pair
 from boundcheck.evaluators.plan import plan
 from boundcheck.evaluators.values import Bias, Sampled
@@ -410,3 +410,40 @@ def test_categories_of_the_other_law_may_be_missing() -> None:
     )
     (estimate,) = evaluate(objectives.elbo, model, torch.tensor([0]), n=50, closed_form_kl=True)
     assert estimate.mean == -math.inf
+
+
+FAMILIES: dict[str, Callable] = {
+    "Bernoulli": lambda a: torch.distributions.Bernoulli(torch.tensor([0.15 + a, 0.9 - a])),
+    "Beta": lambda a: torch.distributions.Beta(torch.tensor([1.5 + a, 3.0]), torch.tensor([2.0, 1.2 + 3 * a])),
+    "Categorical": lambda a: Categorical(torch.tensor([0.2 + a, 0.5 - a, 0.3])),
+    "Dirichlet": lambda a: torch.distributions.Dirichlet(torch.tensor([1.5 + a, 2.5, 3.0 - a])),
+    "Gamma": lambda a: torch.distributions.Gamma(torch.tensor([2.0 + a, 5.0]), torch.tensor([1.0, 2.0 - a])),
+    "Laplace": lambda a: Laplace(torch.tensor([a, 1.0]), torch.tensor([1.0, 0.5 + a])),
+    "MultivariateNormal": lambda a: torch.distributions.MultivariateNormal(
+        torch.tensor([a, -a]), torch.tensor([[1.0 + a, 0.3], [0.3, 0.8]])
+    ),
+    "Normal": lambda a: Normal(torch.tensor([a, 2.0]), torch.tensor([1.0 + a, 0.4])),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_expected_log_densities_of_each_known_family_agree_with_samples(family: str) -> None:
+    source, target = FAMILIES[family](0.1), FAMILIES[family](0.3)
+    closed = expected_log_density(source, target)
+    assert closed is not None
+    torch.manual_seed(5)
+    sampled = target.log_prob(source.sample((40_000,))).double()
+    error = sampled.std(0) / math.sqrt(40_000)
+    assert bool(((closed - sampled.mean(0)).abs() < SIX * error + 1e-6).all())
+    assert bool((error < 0.02).all())
+    summed = expected_log_density(
+        Independent(Normal(torch.zeros(3), 1.0), 1), Independent(Normal(torch.ones(3), 2.0), 1)
+    )
+    assert summed is not None and summed.shape == ()
+
+
+def test_other_pairs_of_laws_are_left_to_sampling() -> None:
+    normal, laplace = Normal(torch.zeros(1), 1.0), Laplace(torch.zeros(1), 1.0)
+    assert expected_log_density(normal, laplace) is None
+    assert expected_log_density(torch.distributions.StudentT(torch.ones(1)), torch.distributions.StudentT(3.0)) is None
+    assert expected_log_density(normal, Independent(Normal(torch.zeros(1, 2), 1.0), 1)) is None

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue, require
-from boundcheck.evaluators.draws import SobolNoise, as_gaussian, averaged, concatenated, mirrored, shifted
+from boundcheck.evaluators.draws import (
+    SobolNoise,
+    as_gaussian,
+    averaged,
+    concatenated,
+    expected_log_density,
+    mirrored,
+    shifted,
+)
 from boundcheck.evaluators.grids import (
     LOG_OPERATIONS,
     OPERATIONS,
@@ -290,11 +298,8 @@ class ExampleBlock:
         wide = target if source.role == "prior" else source
         if source.axes != target.axes and "prior" not in (source.role, target.role):
             return None
-        if source.law.event_shape != target.law.event_shape:
-            return None
-        try:
-            value = -(torch.distributions.kl_divergence(source.law, target.law) + source.law.entropy())
-        except NotImplementedError:
+        value = expected_log_density(source.law, target.law)
+        if value is None:
             return None
         self.job.note_rounding(value)
         shape = (1,) if wide.role == "prior" else (*map(self._size, wide.axes), self.size)

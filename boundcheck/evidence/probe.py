@@ -18,7 +18,7 @@ from boundcheck.errors import BadInput, BoundcheckError, require
 from boundcheck.evaluators.draws import as_gaussian
 from boundcheck.evidence.streams import Purpose, scattered_seed
 from boundcheck.evidence.weights import decoding, in_float32
-from boundcheck.models.torch_model import TorchModel, random_state, support_is_fixed
+from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state, support_is_fixed
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ else:
     Distribution = torch.distributions.Distribution
 
 _EXAMPLES = 64
-_DRAWS = 64
+_DRAWS = 16
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,26 @@ class Probe:
 
 
 def probe(model: TorchModel, x: Tensor, seed: int) -> Probe:
-    """Look at a model at up to 64 of the examples, evenly spread.
+    """Look at a model at up to 64 of the examples, evenly spread; at fewer if there is not memory enough.
 
     Raises:
         BadInput: whatever is wrong with all of these examples; see `boundcheck.evaluators.monte_carlo.evaluate`.
     """
-    places = np.unique(np.linspace(0, len(x) - 1, min(len(x), _EXAMPLES)).astype(int))
+    most = _EXAMPLES
+    while True:
+        try:
+            return _probe(model, x, seed, most)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if most == 1:
+                remedy = f"{type(error).__name__}; use a smaller model or a larger machine"
+                raise BadInput("x", tuple(x.shape), "memory for a single example", remedy) from error
+            most //= 2
+
+
+def _probe(model: TorchModel, x: Tensor, seed: int, most: int) -> Probe:
+    places = np.unique(np.linspace(0, len(x) - 1, min(len(x), most)).astype(int))
     with torch.inference_mode():
         prior = model.law("prior")
         model.check_function("prior", [], prior)
@@ -112,10 +126,10 @@ def _draw(model: TorchModel, law: Distribution, device: torch.device, seed: int)
 def bfloat16_error(model: TorchModel, x: Tensor, seed: int) -> tuple[float, float]:
     """How far bfloat16 products move log p(x | z) from float32's: mean and largest absolute difference, in nats.
 
-    Measured at 64 draws for each of up to 64 examples.
+    Measured at 16 draws for each of up to 16 examples.
     """
     with torch.inference_mode():
-        places = torch.linspace(0, len(x) - 1, min(len(x), _EXAMPLES), device=x.device).long()
+        places = torch.linspace(0, len(x) - 1, min(len(x), _DRAWS), device=x.device).long()
         rows = x[places]
         law = model.law("encoder", rows)
         with random_state(x.device, scattered_seed(seed, Purpose.PROBE, 1)):

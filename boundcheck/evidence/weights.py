@@ -1,9 +1,8 @@
 """The log-weights of one item of work: draw, decode, subtract.
 
-log w(z) = log p(z) + log p(x|z) - log q(z|x) for z ~ q(.|x). A Gaussian encoder is reparametrised: z is its mean plus
-its scale times standard normals that depend on their place alone, and log q(z|x) is read off those normals. Any other
-law is sampled by torch, with a seed of its own for each unit. A chunk says how many rows the decoder sees at once and
-nothing else. What the model computes is summed in float64.
+log w(z) = log p(z) + log p(x|z) - log q(z|x) for z ~ q(.|x), drawn as `proposals` says. A chunk says how many rows the
+model sees at once and nothing else; it is halved when memory runs out. An example that cannot be evaluated is named,
+and the others of its item are evaluated. What the model computes is summed in float64.
 """
 
 from __future__ import annotations
@@ -13,38 +12,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from boundcheck.errors import BadInput, BoundcheckError, require
-from boundcheck.evaluators.draws import as_gaussian
-from boundcheck.evidence.normals import box_muller, words_of
-from boundcheck.evidence.streams import UNIT, Item, Layout, Purpose, device_normals, generator, samples_at_once
-from boundcheck.evidence.streams import scattered_seed as torch_seed
-from boundcheck.models.torch_model import (
-    TorchModel,
-    out_of_memory,
-    random_state,
-    refuse_data,
-)
+from boundcheck.evaluators.draws import concatenated
+from boundcheck.evidence.proposals import LOG_ROOT_TAU, GaussianProposal, proposal_of, summed
+from boundcheck.evidence.streams import UNIT, Item, Layout, Purpose
+from boundcheck.models.torch_model import TorchModel, out_of_memory, refuse_data
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal
+    from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
     from boundcheck.evidence.fused import FusedWeights
 else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
-    Bernoulli, Distribution, Independent, MultivariateNormal, Normal = (
-        getattr(torch.distributions, name)
-        for name in ("Bernoulli", "Distribution", "Independent", "MultivariateNormal", "Normal")
+    Bernoulli, Distribution, Independent, Normal = (
+        getattr(torch.distributions, name) for name in ("Bernoulli", "Distribution", "Independent", "Normal")
     )
 
-_LOG_ROOT_TAU = 0.5 * math.log(2 * math.pi)
 _NOISE_ROWS = 8 * UNIT
 """Rows of noise that are drawn at once for a fused log-weight, which cuts them into chunks of its own."""
 _ROUNDINGS = 64
@@ -164,10 +152,10 @@ class Weigher:
         pass_ = _Pass(self, x, examples.start)
         for why in pass_.failed.values():
             raise _Unsupported(why)
-        law = self.model.law("encoder", x)
-        proposal = self._proposal(law, item, examples)
+        law = self._encoder(x)
+        proposal = proposal_of(self, law, item, examples)
         block = self.fused.block(law, x) if self.fused is not None and draws >= UNIT else None
-        if block is not None and isinstance(proposal, _Gaussian):
+        if block is not None and isinstance(proposal, GaussianProposal):
             for row in range(len(x)):
                 weight = block[row]
                 for columns, noise in proposal.noises(row, draws, _NOISE_ROWS):
@@ -197,11 +185,16 @@ class Weigher:
             values[:, index - examples.start] = math.nan
         return Weighed(values, failed, pass_.rounding)
 
-    def _proposal(self, law: Distribution, item: Item, examples: slice) -> _Proposal:
-        gaussian = as_gaussian(law)
-        if gaussian is not None:
-            return _Gaussian(self, *gaussian, item, examples)
-        return _Sampled(self, law, item, examples)
+    def _encoder(self, x: Tensor) -> Distribution:
+        """q(z|x) at all rows, from no more than a chunk of them at once where its family is known."""
+        chunk = max(1, self.chunk)
+        parts = [self.model.law("encoder", x[:chunk])]
+        if len(x) > chunk and concatenated(parts) is not None:
+            parts += [self.model.law("encoder", x[start : start + chunk]) for start in range(chunk, len(x), chunk)]
+            law = concatenated(parts)
+            if law is not None:
+                return law
+        return parts[0] if len(x) <= chunk else self.model.law("encoder", x)
 
 
 class _Unsupported(BoundcheckError):
@@ -246,7 +239,7 @@ class _Pass:
         prior = self.weigher.prior
         if isinstance(prior, Independent) and type(prior.base_dist) is Normal and prior.event_shape == z.shape[1:]:
             base = prior.base_dist
-            return _summed(((z - base.loc) / base.scale).square().mul_(-0.5) - base.scale.log() - _LOG_ROOT_TAU)
+            return summed(((z - base.loc) / base.scale).square().mul_(-0.5) - base.scale.log() - LOG_ROOT_TAU)
         return self.weigher.model.log_prob("prior", prior, z, z.shape[1:], allow_nan=True).double()
 
     def _log_likelihood(self, z: Tensor, x: Tensor, row: Callable[[int], int]) -> Tensor:
@@ -292,114 +285,7 @@ class _Pass:
         self.supported = True
 
 
-# --- proposals ---
-
-
-class _Proposal(Protocol):
-    def draws(self, count: int, rows: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        """All draws of the item: rows and columns of (examples, draws), z of shape (*both, *event), and log q."""
-        ...
-
-
-class _Gaussian:
-    """z = mean + scale * noise for a Gaussian encoder, noise standard normal by its place."""
-
-    def __init__(self, weigher: Weigher, mean: Tensor, scale: Tensor, full: bool, item: Item, examples: slice) -> None:
-        self.weigher, self.mean, self.scale, self.full = weigher, mean, scale, full
-        self.item, self.examples = item, examples
-        diagonal = scale.diagonal(dim1=-2, dim2=-1) if full else scale
-        self.log_scale = _summed(diagonal.log() + _LOG_ROOT_TAU)
-
-    def noises(self, row: int, count: int, rows: int) -> Iterator[tuple[slice, Tensor]]:
-        """The noise of one example, of shape (draws, *event), in pieces."""
-        at_once = max(UNIT, rows // UNIT * UNIT)
-        for start in range(0, count, at_once):
-            span = slice(start, min(start + at_once, count))
-            yield span, self._noise(slice(row, row + 1), span)[0]
-
-    def draws(self, count: int, rows: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        examples = len(self.mean)
-        at_once = count if count <= rows else max(UNIT, rows // UNIT * UNIT)
-        together = max(1, rows // at_once) if count <= rows else 1
-        for first in range(0, examples, together):
-            block = slice(first, min(first + together, examples))
-            mean, scale = self.mean[block], self.scale[block]
-            for start in range(0, count, at_once):
-                span = slice(start, min(start + at_once, count))
-                noise = self._noise(block, span)
-                if self.full:
-                    z = mean[:, None] + noise @ scale.transpose(-1, -2)
-                else:
-                    z = torch.addcmul(mean[:, None], scale[:, None], noise)
-                log_q = (
-                    noise.reshape(*noise.shape[:2], -1).square().sum(-1, dtype=torch.float64).mul_(-0.5)
-                    - self.log_scale[block, None]
-                )
-                yield block, span, z, log_q
-
-    def _noise(self, block: slice, span: slice) -> Tensor:
-        """Standard normals of shape (examples, draws, *event)."""
-        weigher, mean = self.weigher, self.mean
-        event, dtype = mean.shape[1:], mean.dtype
-        examples = range(self.examples.start + block.start, self.examples.start + block.stop)
-        first = self.item.samples.start + span.start
-        size = span.stop - span.start
-        if mean.device.type == "cuda":
-            return device_normals(
-                weigher.seed,
-                weigher.purpose,
-                torch.arange(examples.start, examples.stop, device=mean.device)[:, None],
-                torch.arange(first, first + size, device=mean.device),
-                event.numel(),
-                dtype,
-            ).reshape(len(examples), size, *event)
-        # Those in float32 come from words of random bits, which is much faster; numpy's in float64 are as exact as any.
-        in_words, width = dtype != torch.float64, event.numel()
-        shape = (len(examples), size, words_of(width) if in_words else width)
-        drawn: NDArray[Any] = np.empty(shape, np.uint64 if in_words else np.float64)
-        for row, example in enumerate(examples):
-            for start in range(0, size, UNIT):
-                # The place of a unit is its first sample, so that it is the same unit in a job of more samples.
-                source = generator(weigher.seed, weigher.purpose, example, first + start)
-                draw = source.bit_generator.random_raw if in_words else source.standard_normal
-                unit = drawn[row, start : start + UNIT]
-                unit[...] = draw(unit.shape)
-        noise = box_muller(drawn, width) if in_words else torch.from_numpy(drawn)
-        return noise.reshape(len(examples), size, *event).to(mean.device, dtype)
-
-
-class _Sampled:
-    """Draws of any other law, by its own `sample`, with a seed for each unit of a whole block of examples."""
-
-    def __init__(self, weigher: Weigher, law: Distribution, item: Item, examples: slice) -> None:
-        self.weigher, self.law, self.item = weigher, law, item
-        self.examples = examples
-        layout = weigher.layout
-        entries = max(1, math.prod(law.event_shape))
-        self.at_once = samples_at_once(layout.block, entries)
-        units = math.ceil(layout.span / self.at_once)
-        self.first_unit = item.index * units
-        if examples != item.examples:  # an example on its own has seeds that no block has
-            self.first_unit = (len(layout) + examples.start * layout.spans + item.index % layout.spans) * units
-
-    def draws(self, count: int, rows: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        weigher, law = self.weigher, self.law
-        everyone = slice(0, self.examples.stop - self.examples.start)
-        for unit, start in enumerate(range(0, count, self.at_once)):
-            span = slice(start, min(start + self.at_once, count))
-            seed = torch_seed(weigher.seed, weigher.purpose, self.first_unit + unit)
-            with random_state(weigher.x.device, seed):
-                z = weigher.model.sample("encoder", law, (span.stop - span.start,))
-            log_q = weigher.model.log_prob("encoder", law, z, tuple(law.event_shape), allow_nan=True).double()
-            yield everyone, span, z.transpose(0, 1), log_q.T
-
-
 # --- arithmetic ---
-
-
-def _summed(values: Tensor) -> Tensor:
-    """The sum over all but the first axis, in float64."""
-    return values.flatten(1).sum(-1, dtype=torch.float64) if values.ndim > 1 else values.double()
 
 
 def decoding(dtype: str | None, device: torch.device) -> AbstractContextManager[object]:
