@@ -193,12 +193,22 @@ def test_a_number_of_draws_that_was_fixed_also_bets_on_all_of_them() -> None:
     assert wrong <= allowed(4000)
 
 
-def test_fixing_the_number_of_draws_is_of_no_effect_beyond_the_largest_group() -> None:
-    weights = np.random.default_rng(14).normal(size=(40, 2))
-    for levels in (1, 3, 6):
-        plain, fixed = (evidence_interval(weights, levels=levels, fixed=each).lower for each in (False, True))
-        assert plain == fixed
-    assert evidence_interval(weights, levels=7, fixed=True).lower != evidence_interval(weights, levels=7).lower
+@pytest.mark.parametrize("draws", [1, 2, 31, 32, 33, 63])
+def test_the_group_of_all_draws_is_their_mean(draws: int) -> None:
+    """With everything staked on it alone, the capital is mean w / m; else it has one share of it among all."""
+    weights = np.random.default_rng(14).normal(size=(draws, 2))
+    means = np.logaddexp.reduce(weights, axis=0) - math.log(draws)
+    wealth = Wealth(2, levels=6)
+    wealth.add(weights)
+    lines = wealth._lines(fixed=True)
+    np.testing.assert_allclose(lines.finished[-1], means, rtol=1e-12)
+    assert (lines.counts[-1], lines.fractions[-1], len(lines.counts)) == (1, 0.0, 7)
+
+
+def test_beyond_twice_the_largest_group_there_is_no_group_of_all_draws() -> None:
+    weights = np.random.default_rng(15).normal(size=(64, 2))
+    plain, fixed = (evidence_interval(weights, levels=6, fixed=each).lower for each in (False, True))
+    assert plain == fixed
 
 
 # --- arithmetic ---

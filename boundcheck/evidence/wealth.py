@@ -253,12 +253,17 @@ class Wealth:
                 with np.errstate(invalid="ignore"):
                     unfinished[level] = np.logaddexp.reduce(parts, axis=0)
         counts = np.array([draws >> level for level in range(self.levels)])
-        if not fixed or not 0 < draws < 1 << (self.levels - 1):
+        if not fixed or not 0 < draws < 1 << self.levels:
             return _Lines(finished, unfinished, fractions, counts)
-        # All draws are one unfinished group of the topmost level: its mean weight is theirs.
+        # All draws: at most one finished group of the topmost level, and its unfinished one.
+        share = fractions[-1] if counts[-1] else 1.0
+        parts = [(finished[-1], 1 / (1 + share))] if counts[-1] else []
+        parts += [(unfinished[-1], share / (counts[-1] + share))] if fractions[-1] > 0 else []
+        with np.errstate(invalid="ignore"):
+            everything = np.logaddexp.reduce([row + math.log(weight) for row, weight in parts], axis=0)
         return _Lines(
-            np.vstack([finished, unfinished[-1:]]),
-            np.vstack([unfinished, np.zeros_like(unfinished[-1:])]),
+            np.vstack([finished, everything]),
+            np.vstack([unfinished, np.zeros_like(everything)]),
             np.append(fractions, 0.0),
             np.append(counts, 1),
         )
