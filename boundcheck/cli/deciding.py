@@ -44,8 +44,9 @@ def check_command(
 ) -> int:
     """Decide a claim: on one model, over a family, or on a whole box.
 
-    NAME is a claim of the catalogue, or FILE.py:OBJECT for your own: a Claim, or a formula (a function of m and x),
-    which is judged as a lower bound on log p(x).
+    NAME is a claim of the catalogue, or FILE.py:OBJECT for your own: a Claim, or an objective, which is judged as a
+    lower bound on log p(x). An objective is a formula (a function of m and x), or Python code behind
+    boundcheck.black_box.
 
     Models that show no violation prove nothing: a claim that merely survived them is undecided.
     """

@@ -20,8 +20,9 @@ def falsify_command(
 ) -> int:
     """Search for a counterexample, shrink it, certify it, save it.
 
-    NAME is a claim of the catalogue, or FILE.py:OBJECT for your own: a Claim, or a formula (a function of m and x),
-    which is judged as a lower bound on log p(x).
+    NAME is a claim of the catalogue, or FILE.py:OBJECT for your own: a Claim, or an objective, which is judged as a
+    lower bound on log p(x). An objective is a formula (a function of m and x), or Python code behind
+    boundcheck.black_box; its counterexamples are numerical.
 
     A search that finds nothing proves nothing: the claim is then undecided.
     """
