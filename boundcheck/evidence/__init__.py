@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, reverse_weights
     from boundcheck.evidence.bidirectional import SimulatedGap, simulate, simulated_gap
-    from boundcheck.evidence.card import EvidenceCard, Judgement, judge, render
+    from boundcheck.evidence.card import EvidenceCard
     from boundcheck.evidence.engine import CurvePoint, IwaeCurve, WeightRun, iwae_curve, log_weights, run
-    from boundcheck.evidence.evaluation import evaluate_files, evaluate_model
+    from boundcheck.evidence.evaluation import evaluate_model
+    from boundcheck.evidence.from_files import evaluate_files
+    from boundcheck.evidence.from_log_weights import evaluate_log_weights
     from boundcheck.evidence.intervals import EvidenceInterval, Label, evidence_interval, interval_of
     from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
     from boundcheck.evidence.loading import load_data, load_factory, load_weights
+    from boundcheck.evidence.objective import TrainingObjective, training_objective
+    from boundcheck.evidence.render import render
+    from boundcheck.evidence.verdict import Judgement, judge
     from boundcheck.evidence.wealth import Wealth
 
 _HOME = {
@@ -34,16 +39,19 @@ _HOME = {
     "simulate": "bidirectional",
     "simulated_gap": "bidirectional",
     "EvidenceCard": "card",
-    "Judgement": "card",
-    "judge": "card",
-    "render": "card",
+    "Judgement": "verdict",
+    "TrainingObjective": "objective",
+    "judge": "verdict",
+    "render": "render",
+    "training_objective": "objective",
     "CurvePoint": "engine",
     "IwaeCurve": "engine",
     "WeightRun": "engine",
     "iwae_curve": "engine",
     "log_weights": "engine",
     "run": "engine",
-    "evaluate_files": "evaluation",
+    "evaluate_files": "from_files",
+    "evaluate_log_weights": "from_log_weights",
     "evaluate_model": "evaluation",
     "load_data": "loading",
     "load_factory": "loading",
@@ -67,10 +75,12 @@ __all__ = [
     "Judgement",
     "Label",
     "SimulatedGap",
+    "TrainingObjective",
     "Wealth",
     "WeightRun",
     "annealed_weights",
     "evaluate_files",
+    "evaluate_log_weights",
     "evaluate_model",
     "evidence_interval",
     "grid_evidence",
@@ -86,4 +96,5 @@ __all__ = [
     "run",
     "simulate",
     "simulated_gap",
+    "training_objective",
 ]

@@ -64,12 +64,12 @@ def below_simulated_evidence(
     check, mean = "below the evidence of simulated data", objective.mean.mean
     span = f"[{low:.4g}, {high:.4g}]"
     how = f"error probability {alpha:g}"
-    above = decide(objective.value, "<=", Approximate(high + rounding, 0.0), alpha=alpha / 2)
+    above = decide(objective.at(alpha / 2), "<=", Approximate(high + rounding, 0.0), alpha=alpha / 2)
     if above.outcome is Outcome.VIOLATED:
         excess = mean - high
         reading = f"exceeds the evidence of simulated data by {excess:.3g}: {mean:.4g} against {span}; {how}"
         return Finding(check, Outcome.VIOLATED, reading, alpha)
-    below = decide(objective.value, "<=", Approximate(low - rounding, 0.0), alpha=alpha / 2)
+    below = decide(objective.at(alpha / 2), "<=", Approximate(low - rounding, 0.0), alpha=alpha / 2)
     if below.outcome is Outcome.HOLDS:
         reading = f"below the evidence of simulated data: {mean:.4g} against {span}; {how}"
         return Finding(check, Outcome.HOLDS, reading, alpha)
@@ -94,7 +94,7 @@ def same_as(objective: Estimate, name: str, reference: Estimate, *, alpha: float
         BadInput: an alpha outside (0, 1/2).
     """
     check, gap = f"is the {name}", objective.mean.mean - reference.mean.mean
-    verdict = decide(objective.value, "==", reference.value, alpha=alpha)
+    verdict = decide(objective.at(alpha / 2), "==", reference.at(alpha / 2), alpha=alpha)
     error = math.hypot(objective.mean.monte_carlo_error, reference.mean.monte_carlo_error)
     if verdict.outcome is Outcome.VIOLATED and abs(gap) > rounding:
         reading = f"is not the {name}: it differs by {gap:+.4g} ± {error:.2g}; error probability {alpha:g}"

@@ -1,134 +1,89 @@
-"""What is known about a trained model's evidence, on one card, and what that says about an objective.
+"""The evaluation card: what is known about a trained model's evidence at some data, and what follows for an objective.
 
-IWAE_K lies below log p(x) on average, so an objective that is clearly below it is below the evidence. The converse is
-no proof: an objective above IWAE_K may still be below log p(x), and the verdict is then "undecided", unless there is
-an upper bound. All comparisons are made by `boundcheck.claims.decide`.
+Every figure says what it promises: a bound in expectation (IWAE_K, AIS), a bound with probability 1 - delta (the
+interval), something on simulated data only, or an estimate. Means over the examples carry two errors that answer two
+questions: that of the draws, and that of the examples.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from boundcheck.claims.decide import Guarantee, Outcome, decide
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.claims.decide import Outcome
 from boundcheck.evaluators.averages import DatasetMean
-from boundcheck.evaluators.values import Approximate, json_float
+from boundcheck.evaluators.values import json_float
+from boundcheck.evidence.audit import Finding
+from boundcheck.evidence.diagnostics import RELIABLE
+from boundcheck.evidence.intervals import EvidenceInterval, Label
+from boundcheck.evidence.verdict import Judgement, UpperBound
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from boundcheck.evidence.annealing import AnnealedWeights
+    from boundcheck.evidence.bidirectional import SimulatedGap
+    from boundcheck.evidence.curve import IwaeCurve
+    from boundcheck.evidence.latent_grid import GridEvidence
+    from boundcheck.evidence.simulated import SimulatedEvidence
 
-    from boundcheck.evidence.engine import IwaeCurve
-
-ALPHA = 1e-3
-"""The error probability of a card's verdicts, unless another is asked for."""
-
-
-@dataclass(frozen=True)
-class UpperBound:
-    """A number that the mean log p(x) of the examples cannot exceed, and why."""
-
-    value: Approximate
-    source: str
+Floats = NDArray[np.float64]
+MOST_ROWS = 1000
+"""Examples that a JSON object or a page shows one by one."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Whether an objective's mean over the examples is at most their mean log p(x).
+class ExampleTable:
+    """What is known of each example that was evaluated; all arrays of shape (examples,), in nats.
 
     Attributes:
-        objective: its name.
-        outcome: holds, violated or undecided.
-        guarantee: statistical, or None when undecided.
-        error_probability: of a wrong verdict.
-        reading: the verdict in words.
-        evidence_at_least: a lower confidence bound on the mean log p(x), at half the error probability.
-        evidence_at_most: the upper bound that was used, if there is one.
+        index: its number in the data as they were given.
+        elbo: the mean of its log-weights.
+        log_mean_weight: IWAE_K from all of its draws as one group.
+        lower: a lower bound on its log p(x), at 1 - delta for each example on its own.
+        effective_sample_size: between 1 and K.
+        pareto_k: the shape of its weights' upper tail; above 0.7 the figures of this example are not to be relied on.
+        grid: its log p(x) by quadrature, if there is one.
     """
 
-    objective: str
-    outcome: Outcome
-    guarantee: Guarantee | None
-    error_probability: float
-    reading: str
-    evidence_at_least: float
-    evidence_at_most: float | None
+    index: NDArray[np.intp]
+    elbo: Floats
+    log_mean_weight: Floats
+    lower: Floats
+    effective_sample_size: Floats
+    pareto_k: Floats
+    grid: Floats | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "objective": self.objective,
-            "claim": "mean objective <= mean log p(x) over these examples",
-            "verdict": self.outcome.value,
-            "guarantee": self.guarantee.value if self.guarantee else None,
-            "error_probability": self.error_probability,
-            "reading": self.reading,
-            "evidence_at_least": json_float(self.evidence_at_least),
-            "evidence_at_most": None if self.evidence_at_most is None else json_float(self.evidence_at_most),
+    @property
+    def gap(self) -> Floats:
+        """How much the weights raise the bound: log mean weight less ELBO."""
+        with np.errstate(invalid="ignore"):
+            return self.log_mean_weight - self.elbo
+
+    def worst(self, count: int) -> NDArray[np.intp]:
+        """Rows of the least probable examples, by log mean weight."""
+        return np.argsort(self.log_mean_weight, kind="stable")[:count]
+
+    def columns(self) -> dict[str, Floats | NDArray[np.intp]]:
+        """The table by columns, in the order in which they are shown."""
+        found: dict[str, Floats | NDArray[np.intp]] = {
+            "example": self.index,
+            "ELBO": self.elbo,
+            "log mean weight": self.log_mean_weight,
+            "gap": self.gap,
+            "lower bound": self.lower,
+            "ESS": self.effective_sample_size,
+            "Pareto k": self.pareto_k,
         }
+        return found if self.grid is None else found | {"quadrature": self.grid}
 
-
-def judge(
-    name: str,
-    objective: DatasetMean,
-    curve: IwaeCurve,
-    *,
-    upper: UpperBound | None = None,
-    known: Approximate | None = None,
-    rounding: float = 0.0,
-    alpha: float = ALPHA,
-) -> Judgement:
-    """Is the objective, averaged over the examples, at most their average log p(x)?
-
-    "holds": its upper confidence limit is below a lower one of the evidence (`IwaeCurve.evidence_lower_bound`), at
-    `alpha / 2` each. "violated": its lower confidence limit at `alpha` is above an upper bound on the evidence.
-    Otherwise "undecided", in particular whenever it exceeds IWAE_K and no upper bound is known. The confidence limits
-    are Student's, a normal approximation to the mean of many draws.
-
-    Args:
-        name: the objective's.
-        objective: its mean over the examples.
-        curve: IWAE_k at the same examples.
-        upper: an upper bound on the examples' mean log p(x).
-        known: their mean log p(x) itself, where there is another way to it.
-        rounding: the error of the model's own floating-point arithmetic in the objective, in nats; the curve has its
-            own beside it.
-        alpha: the probability of a wrong verdict that is allowed.
-
-    Raises:
-        BadInput: an alpha outside (0, 1/2).
-    """
-    rounding += curve.rounding
-    how = f"statistical, normal approximation, error probability {alpha:g}"
-    at_least = curve.evidence_lower_bound(alpha / 2) - rounding
-    source = f"IWAE-{curve.best.k}"
-    if known is not None:
-        at_least, source = known.value - known.error - rounding, "known"
-        upper = UpperBound(known, "known")
-    at_most = None if upper is None else upper.value.value + upper.value.error + rounding
-
-    # Only "holds" means anything here: being above a lower limit of the evidence is not being above the evidence.
-    below = decide(objective.sampled, "<=", Approximate(at_least, 0.0), alpha=alpha / 2)
-    if below.outcome is Outcome.HOLDS:
-        reading = f"consistent with a lower bound: the mean log p(x) is at least {at_least:.4g} ({source}); {how}"
-        return Judgement(name, Outcome.HOLDS, Guarantee.STATISTICAL, alpha, reading, at_least, at_most)
-    if upper is not None and at_most is not None:
-        above = decide(objective.sampled, "<=", Approximate(at_most, 0.0), alpha=alpha)
-        if above.outcome is Outcome.VIOLATED:
-            reading = f"exceeds the evidence: the mean log p(x) is at most {at_most:.4g} ({upper.source}); {how}"
-            return Judgement(name, Outcome.VIOLATED, Guarantee.STATISTICAL, alpha, reading, at_least, at_most)
-    reading = _why_undecided(objective, curve, below.reason)
-    return Judgement(name, Outcome.UNDECIDED, None, 0.0, reading, at_least, at_most)
-
-
-def _why_undecided(objective: DatasetMean, curve: IwaeCurve, reason: str) -> str:
-    mean, reference = curve.best.mean, f"IWAE-{curve.best.k}"
-    gap = objective.mean - mean.mean
-    noise = objective.monte_carlo_error + mean.monte_carlo_error
-    if gap > 3 * noise:
-        return f"exceeds the {reference} lower bound by {gap:.4g}; decide with an upper bound"
-    if reason:
-        return reason
-    return f"it is {abs(gap):.2g} from {reference}, which is within the error allowed for; raise k or the examples"
+    def to_json(self) -> list[dict[str, Any]]:
+        """JSON-ready: one object for each example."""
+        columns = self.columns()
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [{name: _plain(value) for name, value in zip(columns, row, strict=True)} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -140,20 +95,46 @@ class EvidenceCard:
         data: where the data came from.
         objective: the objective that was asked for.
         curve: IWAE_k, whose first point is the ELBO.
-        estimates: the other objectives by name.
-        judgements: for each of them, and for the ELBO, whether it is below the evidence.
+        interval: confidence bounds on the mean log p(x), and on that of each example.
+        estimates: the objectives by name.
+        judgements: for each of them, whether it is below the evidence.
+        examples: what is known of each.
+        dimensions: numbers in one observation.
+        identity: whether the objective is what it is said to be, if that was said.
         upper: an upper bound on the mean log p(x), if one is known.
+        annealed: AIS, if it was asked for.
+        gap: bidirectional Monte Carlo on simulated data, with AIS.
+        grid: quadrature over one or two latent dimensions.
+        simulated: data drawn from the model, and their evidence.
+        likelihood: what p(x|z) is, and what the data look like.
+        failed: examples without a result, and why, by their number in the data as they were given.
+        notes: what the reader should know besides.
         settings: seed, draws, device and the like.
+        versions: of boundcheck, torch, numpy and Python.
+        images: the worst examples' observations, for a report, by their number.
     """
 
     model: str
     data: str
     objective: str
     curve: IwaeCurve
+    interval: EvidenceInterval
     estimates: dict[str, DatasetMean]
     judgements: dict[str, Judgement]
-    upper: UpperBound | None
+    examples: ExampleTable
+    dimensions: int | None = None
+    identity: Finding | None = None
+    upper: UpperBound | None = None
+    annealed: AnnealedWeights | None = None
+    gap: SimulatedGap | None = None
+    grid: GridEvidence | None = None
+    simulated: SimulatedEvidence | None = None
+    likelihood: str = ""
+    failed: dict[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    images: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def judgement(self) -> Judgement | None:
@@ -166,80 +147,105 @@ class EvidenceCard:
         return self.estimates.get(self.objective, self.curve.best.mean)
 
     @property
+    def outcome(self) -> Outcome | None:
+        """Violated if the objective exceeds the evidence or is not what it is said to be; None for IWAE_K."""
+        if self.identity is not None and self.identity.outcome is Outcome.VIOLATED:
+            return Outcome.VIOLATED
+        return self.judgement.outcome if self.judgement is not None else None
+
+    @property
+    def alpha(self) -> float:
+        """The probability that anything on the card is decided wrongly."""
+        return float(self.settings.get("alpha", math.nan))
+
+    @property
     def reading(self) -> str:
         """The verdict in words."""
-        if self.judgement is not None:
-            return self.judgement.reading
-        return f"IWAE-{self.curve.best.k} is the yardstick itself: a lower bound on log p(x) by Jensen's inequality"
+        if self.judgement is None:
+            said = f"IWAE-{self.curve.best.k} is the yardstick itself: a lower bound on log p(x) by Jensen's inequality"
+        else:
+            said = self.judgement.reading
+        if self.identity is not None and self.identity.outcome is Outcome.VIOLATED:
+            return f"{self.identity.reading}; {said}"
+        return said
+
+    def bits_per_dimension(self, nats: float) -> float | None:
+        """A log-density in nats as -log2 p / D."""
+        return None if not self.dimensions else -nats / math.log(2) / self.dimensions
+
+    @property
+    def weight_summary(self) -> dict[str, float | int]:
+        """How far the weights can be relied on."""
+        sizes, shapes = self.examples.effective_sample_size, self.examples.pareto_k
+        known = shapes[~np.isnan(shapes)]
+        return {
+            "draws": self.curve.best.k,
+            "median_ess": float(np.median(sizes)),
+            "smallest_ess": float(np.min(sizes)),
+            "median_pareto_k": float(np.median(known)) if len(known) else math.nan,
+            "largest_pareto_k": float(np.max(known)) if len(known) else math.nan,
+            "unreliable": int((known > RELIABLE).sum()),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
-        judgement = self.judgement
-        sizes = [float(size) for size in self.curve.effective_sample_sizes]
+        judgement, outcome = self.judgement, self.outcome
+        delta = self.interval.delta
+        error = judgement.error_probability if judgement else 0.0
+        if self.identity is not None and self.identity.outcome is Outcome.VIOLATED:
+            error = self.identity.error_probability
+        interval = self.interval.to_json()
+        interval = {name: value for name, value in interval.items() if not name.endswith("_of_examples")}
+        bits = self.bits_per_dimension
+        rows = self.examples.to_json()
         return {
             "model": self.model,
             "data": self.data,
             "objective": self.objective,
-            "value": self.value.to_json(),
-            "verdict": judgement.outcome.value if judgement else None,
+            "value": self.value.to_json() | {"bits_per_dimension": _plain(bits(self.value.mean))},
+            "verdict": outcome.value if outcome else None,
             "guarantee": judgement.guarantee.value if judgement and judgement.guarantee else None,
-            "error_probability": judgement.error_probability if judgement else 0.0,
+            "error_probability": error,
             "reading": self.reading,
+            "decide_by": judgement.decide_by if judgement else "",
             "iwae": [
-                {"k": point.k, "groups": point.groups, "error_from": point.error_from} | point.mean.to_json()
+                {"k": point.k, "groups": point.groups, "error_from": point.error_from}
+                | {"label": Label.EXPECTATION.value, "bits_per_dimension": _plain(bits(point.mean.mean))}
+                | point.mean.to_json()
                 for point in self.curve.points
             ],
+            "interval": interval,
             "estimates": {name: value.to_json() for name, value in self.estimates.items()},
             "judgements": {name: each.to_json() for name, each in self.judgements.items()},
+            "identity": self.identity.to_json() if self.identity else None,
             "evidence_at_most": None
             if self.upper is None
             else {"value": json_float(self.upper.value.value), "source": self.upper.source},
-            "effective_sample_size": {"median": sorted(sizes)[len(sizes) // 2], "smallest": min(sizes)},
+            "ais": None if self.annealed is None else self.annealed.to_json(delta),
+            "bidirectional": None if self.gap is None else self.gap.to_json(delta),
+            "quadrature": None if self.grid is None else _without(self.grid.to_json(), "examples"),
+            "simulated": None if self.simulated is None else self.simulated.to_json(delta),
+            "weights": {name: _plain(value) for name, value in self.weight_summary.items()},
+            "likelihood": self.likelihood,
+            "dimensions": self.dimensions,
+            "failed": {str(index): why for index, why in self.failed.items()},
+            "notes": list(self.notes),
             "rounding": json_float(self.curve.rounding),
+            "per_example": rows[:MOST_ROWS],
+            "per_example_left_out": max(0, len(rows) - MOST_ROWS),
+            "versions": self.versions,
         } | self.settings
 
     def __str__(self) -> str:
         return f"{self.objective} = {self.value}: {self.reading}"
 
 
-def render(card: EvidenceCard, console: Console) -> None:
-    """Print a card as a table, then its verdicts."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    examples = card.curve.best.mean.examples
-    title = f"{card.model} on {card.data}: nats, mean of {examples} examples"
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("quantity")
-    table.add_column("mean", justify="right")
-    table.add_column("± draws", justify="right")
-    table.add_column("± data set", justify="right")
-    table.add_column("note")
-    for point in card.curve.points:
-        name = "ELBO = IWAE-1" if point.k == 1 else f"IWAE-{point.k}"
-        table.add_row(name, *_cells(point.mean), "lower bound")
-    for name, value in card.estimates.items():
-        if name != "elbo":
-            table.add_row(escape(name), *_cells(value), value.bias.value)
-    if card.upper is not None:
-        table.add_row("log p(x), at most", f"{card.upper.value.value:.3f}", "", "", "upper bound")
-    console.print(table)
-    if card.upper is not None:
-        console.print(f"upper bound: {escape(card.upper.source)}", highlight=False)
-    sizes = sorted(float(size) for size in card.curve.effective_sample_sizes)
-    console.print(
-        f"effective sample size of {card.curve.best.k} weights: median {sizes[len(sizes) // 2]:.0f}, "
-        f"smallest {sizes[0]:.1f}",
-        highlight=False,
-    )
-    colours = {Outcome.HOLDS: "green", Outcome.VIOLATED: "red", Outcome.UNDECIDED: "yellow"}
-    for name, judgement in card.judgements.items():
-        colour = colours[judgement.outcome]
-        reading = escape(judgement.reading)
-        console.print(f"[{colour}]{escape(name)}: {judgement.outcome.value}[/{colour}] ({reading})", highlight=False)
-    if card.judgement is None:
-        console.print(escape(card.reading), highlight=False)
+def _plain(value: Any) -> Any:
+    return json_float(value) if isinstance(value, float) else value
 
 
-def _cells(value: DatasetMean) -> tuple[str, str, str]:
-    return f"{value.mean:.3f}", f"{value.monte_carlo_error:.3f}", f"{value.data_set_error:.3f}"
+def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != name}
+
+
+__all__ = ["MOST_ROWS", "EvidenceCard", "ExampleTable"]

@@ -1,74 +1,114 @@
-"""A trained model's evidence card: from objects, or from the files that a user names on the command line."""
+"""A trained model's evaluation card: one pass over the log-weights, the objectives, and what else bounds log p(x)."""
 
 from __future__ import annotations
 
-import inspect
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from boundcheck.catalogue import objectives
-from boundcheck.errors import BadInput, FormulaError, UnknownName, require
-from boundcheck.evaluators.averages import DatasetMean, over_examples
-from boundcheck.evaluators.monte_carlo import prepare, run
+from boundcheck.errors import BadInput, BoundcheckError, CannotCompute, require
+from boundcheck.evaluators.averages import DatasetMean
 from boundcheck.evaluators.values import Approximate
-from boundcheck.evidence.card import ALPHA, EvidenceCard, UpperBound, judge
-from boundcheck.evidence.engine import KS, discrete_upper_bound, iwae_curve
-from boundcheck.evidence.loading import load_data, load_factory, load_weights, make_model
+from boundcheck.evidence.audit import Finding, below_simulated_evidence, same_as
+from boundcheck.evidence.bounds import annealed_of, bounds_of, grid_of, table_of, wealth_maker
+from boundcheck.evidence.card import EvidenceCard
+from boundcheck.evidence.curve import discrete_upper_bound
+from boundcheck.evidence.engine import KS, WeightRun, run
+from boundcheck.evidence.intervals import interval_of
+from boundcheck.evidence.objective import Estimate, TrainingObjective
+from boundcheck.evidence.simulated import SimulatedEvidence, simulate
+from boundcheck.evidence.subject import CURVE, Subject, split_name, subject
+from boundcheck.evidence.verdict import ALPHA, Judgement, UpperBound, judge
 from boundcheck.language.build import Formula
-from boundcheck.models.torch_model import TorchModel
+from boundcheck.models.torch_model import TorchModel, random_state
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 else:
     torch = require("torch", extra="torch", feature="evaluating a trained model")
+    Tensor = torch.Tensor
 
-_ALWAYS = ("denoising_coupled", "denoising_decoupled")
-_DRAWS_OF_COPIES = 50_000
+ALWAYS = ("denoising_coupled", "denoising_decoupled")
+"""Judged beside the objective if the model corrupts its input."""
+SIMULATED = 200
+"""Examples that are drawn from the model, unless another number is asked for."""
+_SIMULATED_K = 1000
+_IMAGES = 12
 
 
 def evaluate_model(
     model: object,
     x: Any,
     *,
-    objective: str | Formula = "elbo",
+    objective: str | Formula | TrainingObjective = "elbo",
+    same: str | None = None,
+    same_parameters: dict[str, Any] | None = None,
     k: int = 5000,
     replicates: int | None = None,
     inner: int = 64,
+    simulated: int = SIMULATED,
+    ais: int | None = None,
+    grid: bool = True,
     seed: int = 0,
     chunk: int | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
+    resume: str | Path | None = None,
     alpha: float = ALPHA,
     log_evidence: Approximate | None = None,
     parameters: dict[str, Any] | None = None,
     model_name: str = "",
     data_name: str = "",
+    note: str = "",
+    indices: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvidenceCard:
-    """The evidence card of a model at some data: the IWAE curve up to k, the objective, and, if the model corrupts
-    its input, both readings of the denoising objective.
+    """The evaluation card of a model at some data.
+
+    IWAE for K = 1, 5, 50, 500, 5000 and an interval on log p(x) come from one pass over k log-weights for each example.
+    The objective, and both readings of the denoising objective if the model corrupts its input, are estimated from
+    draws of their own and held against the evidence, at the data and at data that the model draws itself. The verdict
+    is that of `boundcheck.evidence.verdict.judge`, which says how alpha is split.
 
     Args:
         model: a `TorchModel` or an object with its functions, in evaluation mode.
         x: observations of shape (examples, *event).
-        objective: a formula, or the name of one in `boundcheck.catalogue.objectives`. A parameter called k of a
-            formula is k. "iwae" is the end of the curve.
+        objective: a formula, the name of one in `boundcheck.catalogue.objectives`, or a `TrainingObjective`. A
+            parameter called k of a formula is k. "iwae" is the end of the curve.
+        same: the name of what the objective is said to be; if the two differ, the card says so and its outcome is
+            "violated", since the declared identity is, whatever the evidence.
+        same_parameters: of that.
         k: the largest number of weights.
         replicates: independent replicates of the objectives for each example; by default 1000, fewer for formulas of
-            many copies.
+            many copies, 200 for a training objective.
         inner: draws for each expectation inside a nonlinear function of an objective.
+        simulated: examples to draw from the model, where its evidence is known from both sides; 0 for none.
+        ais: temperatures of annealed importance sampling, for continuous latents.
+        grid: integrate over the latent if it has one or two dimensions.
         seed: of all draws.
         chunk: the most points handed to the model at once.
-        alpha: the error probability of a verdict.
+        threads: as for `boundcheck.evidence.engine.run`, like dtype and resume.
+        dtype: "bfloat16" for the decoder's products.
+        resume: a directory that keeps finished work of the log-weights.
+        alpha: the probability that anything on the card is decided wrongly.
         log_evidence: the examples' mean log p(x), if it is known: then both verdicts can be had.
         parameters: of the formula, other than k.
         model_name: for the reader.
         data_name: for the reader.
+        note: for the reader, such as how the data were binarised.
+        indices: the examples' numbers in the reader's data, if these are some of them.
         progress: called with (done, of) in draws.
 
     Raises:
-        BadInput: wrong arguments, data or laws; see `boundcheck.evaluators.monte_carlo.evaluate`.
+        BadInput: wrong arguments, data or laws; see `boundcheck.evaluators.monte_carlo.evaluate`. Data outside the
+            likelihood's support are refused; an example whose log-weights are NaN is named on the card, and the others
+            are evaluated.
         CannotCompute: an objective with an integral or a law that cannot be sampled.
         UnknownName: no such objective.
 
@@ -80,196 +120,252 @@ def evaluate_model(
     >>> [point.k for point in card.curve.points], card.judgement.outcome.value
     ([1, 5, 50, 500], 'holds')
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise BadInput("k", k, "an integer of at least 1", "k = 1 gives the ELBO alone")
-    if not 0 < alpha < 0.5:
-        raise BadInput("alpha", alpha, "an error probability between 0 and 1/2")
+    _check(k, alpha, simulated)
     wrapped = TorchModel.wrap(model)
     data = wrapped.data(x)
-    name = objective if isinstance(objective, str) else getattr(objective, "__name__", "objective")
-    formulas: dict[str, Formula] = {}
-    if name not in ("elbo", "iwae"):
-        formulas[name] = find_objective(objective) if isinstance(objective, str) else objective
-    elif not isinstance(objective, str):
-        raise BadInput("objective", name, "a formula of another name", "elbo and iwae are read off the IWAE curve")
-    if wrapped.has("corruption"):
-        formulas |= {each: getattr(objectives, each) for each in _ALWAYS if each not in formulas}
-    given = {each: _parameters(formula, k, parameters if each == name else {}) for each, formula in formulas.items()}
-    counts = {each: _replicates(replicates, values, k) for each, values in given.items()}
-    for each, formula in formulas.items():  # a formula that cannot be sampled should fail before the long work
-        prepare(formula, wrapped, data[:1], n=2, inner=inner, **given[each])
+    options: dict[str, Any] = {"k": k, "replicates": replicates, "inner": inner, "chunk": chunk}
+    name, subjects = _subjects(objective, model, wrapped, parameters, seed, options)
+    reference = None
+    if same is not None and split_name(same)[0] != "elbo":
+        reference = subject(same, model, parameters=same_parameters, seed=_seed(seed, 90), **options)
+        reference.check(data[:1])
+    for each in subjects.values():
+        each.check(data)
 
-    report = _Progress(progress, len(data) * (k + sum(counts.values())))
-    ks = [each for each in KS if each < k] + [k]
-    curve = iwae_curve(wrapped, data, ks, seed=seed, chunk=chunk, progress=report)
-    estimates: dict[str, DatasetMean] = {"elbo": curve.points[0].mean}
-    rounding = {"elbo": curve.rounding}
-    for i, (each, formula) in enumerate(formulas.items()):
-        own_seed = (seed + 1_000_003 * (i + 1)) % 2**63  # other draws than the curve's
-        options: dict[str, Any] = {"n": counts[each], "inner": inner, "seed": own_seed, "chunk": chunk}
-        job = prepare(formula, wrapped, data, **options, **given[each])
-        estimates[each] = over_examples(run(job, report))
-        rounding[each] = job.rounding
-
-    upper = _upper_bound(wrapped, data)
-    judgements = {
-        each: judge(each, value, curve, upper=upper, known=log_evidence, rounding=rounding[each], alpha=alpha)
-        for each, value in estimates.items()
-    }
-    settings = {
-        "k": k,
-        "examples": len(data),
-        "replicates": counts.get(name, k),
-        "seed": seed,
-        "alpha": alpha,
-        "device": str(data.device),
-        "dtype": str(data.dtype).removeprefix("torch."),
-    }
-    shown = model_name or type(model).__name__
-    return EvidenceCard(shown, data_name or "data", name, curve, estimates, judgements, upper, settings)
-
-
-def evaluate_files(
-    spec: str,
-    *,
-    data: str | Path,
-    weights: str | Path | None = None,
-    objective: str = "elbo",
-    k: int = 5000,
-    seed: int = 0,
-    device: str = "cpu",
-    limit: int | None = None,
-    key: str | None = None,
-    replicates: int | None = None,
-    chunk: int | None = None,
-    alpha: float = ALPHA,
-    progress: Callable[[int, int], None] | None = None,
-) -> EvidenceCard:
-    """The evidence card of a model in a file: what `boundcheck evaluate FILE.py:NAME --weights W --data D` shows.
-
-    Args:
-        spec: "FILE.py:NAME", a function without arguments that makes the model (usually an nn.Module with methods
-            prior, encoder, decoder), or the model itself. A module is put into evaluation mode.
-        data: an .npz or .npy file; "digits.npz:test" names an array. Integers become the module's floating type.
-        weights: a .safetensors, .pt or .pth file of the module's state dict.
-        objective: the name of an objective, or "FILE.py:NAME" of a formula.
-        k: the largest number of weights.
-        seed: of all draws, and of the choice that `limit` makes.
-        device: "cpu", "cuda", "cuda:1".
-        limit: evaluate only so many examples, chosen at random without replacement.
-        key: the array of the data file, if its path does not name it.
-        replicates: independent replicates of the objectives for each example.
-        chunk: the most points handed to the model at once.
-        alpha: the error probability of a verdict.
-        progress: called with (done, of) in draws.
-
-    Raises:
-        BoundcheckError: one line for whatever is wrong with files, shapes, numbers or names.
-    """
-    where = _device(device)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise BadInput("limit", limit, "an integer of at least 1")
-    formula: str | Formula = objective
-    if ".py:" in objective:
-        formula = load_factory(objective)
-        if not callable(formula):
-            raise BadInput("objective", objective, "a formula: a function of (m, x) that returns a term")
-    elif objective not in ("elbo", "iwae"):
-        find_objective(objective)
-    array = load_data(data, key)
-    made = make_model(load_factory(spec), spec)
-    if weights is not None:
-        load_weights(made, weights)
-    if isinstance(made, torch.nn.Module):
-        made.eval().to(where)
-    model = TorchModel.wrap(made)
-    if limit is not None and limit < len(array):
-        array = array[np.sort(np.random.default_rng(seed).choice(len(array), limit, replace=False))]
-    x = torch.as_tensor(array).to(model.dtype or torch.get_default_dtype()).to(where)
-    return evaluate_model(
-        model,
-        x,
-        objective=formula,
-        k=k,
-        replicates=replicates,
+    counts = sum(each.replicates for each in subjects.values())
+    of = len(data) * (k + counts + (reference.replicates if reference else 0))
+    of += simulated * (2 * min(k, _SIMULATED_K) - 1 + counts) if simulated and subjects else 0
+    report = Progress(progress, of)
+    result = run(
+        wrapped,
+        data,
+        [each for each in KS if each < k] + [k],
         seed=seed,
         chunk=chunk,
-        alpha=alpha,
-        model_name=spec,
-        data_name=str(data),
-        progress=progress,
+        threads=threads,
+        dtype=dtype,
+        resume=resume,
+        accumulators={"wealth": wealth_maker(k)},
+        progress=report.total,
+    )
+    report.fix(len(data) * k)
+    _refuse_outside_support(result)
+    notes = list(result.notes)
+    kept = data[torch.as_tensor(result.evaluated, device=data.device)]
+
+    estimates: dict[str, Estimate] = {"elbo": Estimate.of(result.curve.points[0].examples)}
+    rounding = {"elbo": result.rounding}
+    for each, what in subjects.items():
+        estimates[each], rounding[each] = what.estimate(kept, report)
+    compared = None
+    if same is not None:
+        compared = estimates["elbo"], result.rounding
+        if reference is not None:
+            compared = reference.estimate(kept, report)
+    source = _simulated(wrapped, data, simulated, k, seed, chunk, report, notes) if subjects else None
+    annealed, gap = annealed_of(wrapped, kept, ais, seed, notes)
+    upper, quadrature = _upper_bound(wrapped, kept), grid_of(wrapped, kept, grid, result, notes)
+    evidence = bounds_of(result, annealed, quadrature, upper, log_evidence)
+
+    checks = len(estimates) + (len(subjects) if source else 0) + (compared is not None)
+    judgements: dict[str, Judgement] = {}
+    for each, value in estimates.items():
+        finding = None
+        if source is not None and each in subjects:
+            finding = _at_simulated(subjects[each], source, alpha / checks, report, notes)
+        judgements[each] = judge(
+            each, value, evidence, simulated=finding, rounding=rounding[each], alpha=alpha / checks
+        )
+    identity: Finding | None = None
+    if compared is not None and same is not None and name in estimates:
+        slack = rounding[name] + compared[1]
+        identity = same_as(estimates[name], same, compared[0], alpha=alpha / checks, rounding=slack)
+    report.finish()
+
+    means: dict[str, DatasetMean] = {each: value.mean for each, value in estimates.items()}
+    table = table_of(result, alpha, indices, quadrature)
+    return EvidenceCard(
+        model=model_name or type(model).__name__,
+        data=data_name or "data",
+        objective=name,
+        curve=result.curve,
+        interval=interval_of(_wealth(result), delta=alpha, which=result.evaluated, rounding=result.rounding),
+        estimates=means,
+        judgements=judgements,
+        examples=table,
+        dimensions=int(data[0].numel()),
+        identity=identity,
+        upper=upper,
+        annealed=annealed,
+        gap=gap,
+        grid=quadrature,
+        simulated=source,
+        likelihood=describe_likelihood(wrapped, data) + (f"; {note}" if note else ""),
+        failed={int(_shown(indices, index)): why for index, why in result.failed.items()},
+        notes=tuple(dict.fromkeys(notes)),
+        settings={
+            "k": k,
+            "examples": len(kept),
+            "replicates": subjects[name].replicates if name in subjects else k,
+            "seed": seed,
+            "alpha": alpha,
+            "checks": checks,
+            "device": str(data.device),
+            "dtype": result.settings["dtype"],
+        },
+        versions=versions(),
+        images={int(table.index[row]): kept[int(row)].detach().cpu().numpy() for row in table.worst(_IMAGES)},
     )
 
 
-def find_objective(name: str) -> Formula:
-    """The formula of that name in `boundcheck.catalogue.objectives`.
-
-    Raises:
-        UnknownName: with the nearest known names.
-
-    >>> find_objective("elbo").__name__
-    'elbo'
-    """
-    known = {
-        each: value
-        for each, value in vars(objectives).items()
-        if inspect.isfunction(value) and value.__module__ == objectives.__name__ and _takes_model(value)
-    }
-    if name not in known:
-        raise UnknownName("objective", name, known)
-    return known[name]
+# --- parts ---
 
 
-def _takes_model(function: Callable[..., Any]) -> bool:
-    return list(inspect.signature(function).parameters)[:2] == ["m", "x"]
+def _check(k: int, alpha: float, simulated: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise BadInput("k", k, "an integer of at least 1", "k = 1 gives the ELBO alone")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 0.5:
+        raise BadInput("alpha", alpha, "an error probability between 0 and 1/2")
+    if isinstance(simulated, bool) or not isinstance(simulated, int) or simulated < 0:
+        raise BadInput("simulated", simulated, "a number of examples of at least 0", "0 leaves this check out")
 
 
-def _parameters(formula: Formula, k: int, given: dict[str, Any] | None) -> dict[str, Any]:
-    own = dict(given or {})
+def _subjects(
+    objective: str | Formula | TrainingObjective,
+    model: object,
+    wrapped: TorchModel,
+    parameters: dict[str, Any] | None,
+    seed: int,
+    options: dict[str, Any],
+) -> tuple[str, dict[str, Subject]]:
+    """The name of what was asked for, and all that has to be estimated by draws of its own."""
+    found: dict[str, Subject] = {}
+    if isinstance(objective, str) and objective in CURVE:
+        name = objective
+    else:
+        asked = subject(objective, model, parameters=parameters, seed=_seed(seed, 1), **options)
+        name = asked.name
+        if name in CURVE:
+            if not isinstance(objective, TrainingObjective):
+                raise BadInput("objective", name, "a formula of another name", f"{name} is read off the IWAE curve")
+            name = f"{name} (yours)"
+        found[name] = asked
+    if wrapped.has("corruption"):
+        for number, each in enumerate(ALWAYS):
+            if each not in found:
+                found[each] = subject(getattr(objectives, each), model, seed=_seed(seed, 2 + number), **options)
+    return name, found
+
+
+def _seed(seed: int, number: int) -> int:
+    """Other draws than the curve's, for each objective its own."""
+    return (seed + 1_000_003 * number) % 2**63
+
+
+def _refuse_outside_support(result: WeightRun) -> None:
+    for index, why in result.failed.items():
+        if "in the support of" in why:
+            raise BadInput(f"x[{index}]", "outside the support", "data that the likelihood can have produced", why)
+
+
+def _wealth(result: WeightRun) -> Any:
+    return result.accumulators["wealth"]
+
+
+def _simulated(
+    model: TorchModel,
+    x: Tensor,
+    examples: int,
+    k: int,
+    seed: int,
+    chunk: int | None,
+    report: Progress,
+    notes: list[str],
+) -> SimulatedEvidence | None:
+    if not examples:
+        return None
+    kind = x.dtype if x.is_floating_point() else None
+    options: dict[str, Any] = {"seed": _seed(seed, 91), "chunk": chunk, "device": x.device, "dtype": kind}
     try:
-        names = inspect.signature(formula).parameters
-    except (TypeError, ValueError):
-        return own
-    if "k" in names and "k" not in own:
-        own["k"] = k
-    missing = [each for each, p in list(names.items())[2:] if p.default is p.empty and each not in own]
-    if missing:
-        shown = getattr(formula, "__name__", "the formula")
-        raise FormulaError(f"the objective {shown} needs a value for {', '.join(missing)}")
-    return own
+        return simulate(model, examples, k=min(k, _SIMULATED_K), progress=report, **options)
+    except (BoundcheckError, NotImplementedError, RuntimeError) as error:
+        notes.append(f"no check at simulated data: {_first_line(error)}")
+        return None
 
 
-def _replicates(asked: int | None, parameters: dict[str, Any], k: int) -> int:
-    if asked is not None:
-        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 2:
-            raise BadInput("replicates", asked, "an integer of at least 2", "one replicate has no standard error")
-        return asked
-    return 1000 if "k" not in parameters else max(10, min(1000, _DRAWS_OF_COPIES // k))
+def _at_simulated(
+    what: Subject, source: SimulatedEvidence, alpha: float, report: Progress, notes: list[str]
+) -> Finding | None:
+    try:
+        found, rounding = what.estimate(source.x, report)
+    except BoundcheckError as error:
+        notes.append(f"{what.name} was not checked at simulated data: {_first_line(error)}")
+        return None
+    return below_simulated_evidence(found, source, alpha=alpha, rounding=rounding)
 
 
-def _upper_bound(model: TorchModel, x: torch.Tensor) -> UpperBound | None:
+def _upper_bound(model: TorchModel, x: Tensor) -> UpperBound | None:
     entropy = discrete_upper_bound(model, x)
     if entropy is None:
         return None
     return UpperBound(Approximate(entropy, 1e-9), "probabilities of different points sum to at most 1")
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except Exception as error:
-        raise BadInput("device", name, "a device of this machine", "cpu always works") from error
-    return device
+def describe_likelihood(model: TorchModel, x: Tensor) -> str:
+    """What p(x|z) is, and whether the data are binary: "independent Bernoulli of shape (784,); all data are 0 or 1"."""
+    with torch.inference_mode(), random_state(x.device, 0):
+        law: Any = model.law("likelihood", model.sample("encoder", model.law("encoder", x[:1]), ()))
+    words, shape = [], tuple(law.event_shape)
+    while hasattr(law, "base_dist"):
+        words.append(type(law).__name__.lower())
+        law = law.base_dist
+    binary = bool(((x == 0) | (x == 1)).all())
+    low, high = float(x.min()), float(x.max())
+    values = "all data are 0 or 1" if binary else f"data from {low:.4g} to {high:.4g}"
+    return f"{' '.join([*words, type(law).__name__])} of shape {shape}; {values}"
 
 
-class _Progress:
-    """Turns numbers of draws just made into (done, of)."""
+def versions() -> dict[str, str]:
+    """What computed the figures."""
+    return {
+        "boundcheck": version("boundcheck"),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+    }
+
+
+def _shown(indices: Any, index: int) -> int:
+    return index if indices is None else int(indices[index])
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+class Progress:
+    """Turns numbers of draws just made into (done, of), which never goes back."""
 
     def __init__(self, report: Callable[[int, int], None] | None, of: int) -> None:
         self.report, self.of, self.done = report, of, 0
 
     def __call__(self, draws: int) -> None:
-        self.done += draws
+        self.fix(self.done + draws)
+
+    def total(self, done: int, of: int) -> None:
+        """What the engine reports of the log-weights, the first part."""
+        self.fix(max(self.done, done))
+
+    def fix(self, done: int) -> None:
+        """So much is done."""
+        self.done = min(done, self.of)
         if self.report is not None:
             self.report(self.done, self.of)
+
+    def finish(self) -> None:
+        """All of it."""
+        self.fix(self.of)
+
+
+__all__ = ["ALWAYS", "SIMULATED", "CannotCompute", "describe_likelihood", "evaluate_model", "versions"]

@@ -144,7 +144,7 @@ def transition(
     for _ in range(leapfrogs):
         momentum = momentum + 0.5 * size * scale * here.gradient(beta)
         z = here.z + size * scale * momentum
-        lost = lost | ~torch.isfinite(z).flatten(1).all(1)
+        lost = lost | ~torch.isfinite(z).reshape(len(z), -1).all(1)
         here = evaluate(torch.where(lost.reshape(-1, *[1] * (z.ndim - 1)), start.z, z))
         momentum = momentum + 0.5 * size * scale * here.gradient(beta)
     gain = here.log_density(beta) - start.log_density(beta) + _kinetic(noise.momentum) - _kinetic(momentum)
@@ -153,7 +153,7 @@ def transition(
 
 
 def _kinetic(momentum: Tensor) -> Tensor:
-    return 0.5 * momentum.double().flatten(1).square().sum(1)
+    return 0.5 * momentum.double().reshape(len(momentum), -1).square().sum(1)
 
 
 __all__ = ["JITTER", "Evaluate", "Moved", "Noise", "Points", "transition"]

@@ -189,6 +189,25 @@ def load_data(path: str | Path, key: str | None = None) -> NDArray[Any]:
     return _checked(array, str(path))
 
 
+def mapped_array(path: str | Path, what: str) -> NDArray[Any]:
+    """An array of an .npy file, or "FILE.npz:NAME"; an .npy file is mapped and read where it is used.
+
+    Raises:
+        BadInput: no such file or array, another format, or objects in it.
+    """
+    file, key = _split_key(str(path))
+    if not file.is_file():
+        raise BadInput(what, str(path), "an .npy file, or FILE.npz:NAME", f"there is no file {file}")
+    try:
+        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else _choose(loaded, key, str(path))
+    except BoundcheckError:
+        raise
+    except Exception as error:
+        remedy = f"{type(error).__name__}: {_first_line(error)}"
+        raise BadInput(what, str(path), "a whole .npy file, or FILE.npz:NAME, of plain numbers", remedy) from error
+
+
 def _split_key(path: str) -> tuple[Path, str | None]:
     file, colon, key = path.rpartition(":")
     if colon and file.endswith((".npz", ".npy")):

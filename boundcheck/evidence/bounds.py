@@ -1,0 +1,124 @@
+"""What bounds the mean log p(x) of some examples, put together for a verdict: weights, annealing, quadrature."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from boundcheck.errors import BadInput, BoundcheckError, CannotCompute
+from boundcheck.evaluators.values import Approximate
+from boundcheck.evidence.accumulators import Maker
+from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights
+from boundcheck.evidence.bidirectional import SimulatedGap, simulated_gap
+from boundcheck.evidence.card import ExampleTable
+from boundcheck.evidence.diagnostics import RELIABLE, pareto_k
+from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
+from boundcheck.evidence.verdict import Evidence, LowerBound, UpperBound
+from boundcheck.evidence.wealth import Wealth
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from boundcheck.evidence.engine import WeightRun
+    from boundcheck.models.torch_model import TorchModel
+
+_GRID_TOLERANCE = 1e-4
+_HONEST = 1e-2
+"""A quadrature whose own error estimate is larger, in nats, is shown and not used."""
+_GAP_EXAMPLES = 50
+
+
+def wealth_maker(k: int) -> Maker:
+    """Bets on groups of 1, 2, 4, ... up to K draws."""
+    levels = max(1, k.bit_length())
+    return lambda examples, start: Wealth(examples, start, levels)
+
+
+def bounds_of(
+    result: WeightRun,
+    annealed: AnnealedWeights | None = None,
+    grid: GridEvidence | None = None,
+    upper: UpperBound | None = None,
+    log_evidence: Approximate | None = None,
+) -> Evidence:
+    """What is known of the mean log p(x) of the examples that were evaluated."""
+    wealth, which = result.accumulators["wealth"], result.evaluated
+    assert isinstance(wealth, Wealth)
+    best = result.curve.best
+    ways = [LowerBound(f"{result.k} weights", lambda delta: wealth.lower_mean(delta, which))]
+    if annealed is not None and not annealed.failed:
+        ways.append(LowerBound("AIS", annealed.bound))
+    known = None if log_evidence is None else UpperBound(log_evidence, "given")
+    if known is None and grid is not None and _is_honest(grid):
+        known = UpperBound(grid.mean, "quadrature, an estimate")
+    return Evidence(tuple(ways), (f"IWAE-{best.k}", best.mean), upper, known, result.rounding)
+
+
+def _is_honest(grid: GridEvidence) -> bool:
+    return not grid.failed and bool(np.isfinite(grid.values).all()) and float(np.max(grid.errors)) <= _HONEST
+
+
+def grid_of(model: TorchModel, x: Tensor, wanted: bool, result: WeightRun, notes: list[str]) -> GridEvidence | None:
+    """Quadrature where the latent has one or two dimensions; None, with a note, where it contradicts a lower bound."""
+    if not wanted:
+        return None
+    try:
+        found = grid_evidence(model, x, tolerance=_GRID_TOLERANCE)
+    except (BoundcheckError, NotImplementedError, RuntimeError):  # another number of dimensions, discrete or bounded
+        return None
+    wealth = result.accumulators["wealth"]
+    assert isinstance(wealth, Wealth)
+    limits = wealth.lower(1e-9)[result.evaluated] - result.rounding
+    if bool((found.values + found.errors < limits).any()):
+        notes.append("the quadrature over the latent missed mass that the encoder finds, and is left out")
+        return None
+    if not _is_honest(found):
+        notes.append(
+            f"the quadrature over the latent is too coarse to decide by (largest error {np.max(found.errors):.2g})"
+        )
+    return found
+
+
+def annealed_of(
+    model: TorchModel, x: Tensor, temperatures: int | None, seed: int, notes: list[str]
+) -> tuple[AnnealedWeights | None, SimulatedGap | None]:
+    """AIS at the data, and bidirectional Monte Carlo on simulated data, if asked for and possible."""
+    if temperatures is None:
+        return None, None
+    if isinstance(temperatures, bool) or not isinstance(temperatures, int) or temperatures < 1:
+        raise BadInput("ais", temperatures, "a number of temperatures of at least 1", "for example 100")
+    try:
+        found = annealed_weights(model, x, temperatures=temperatures, seed=seed)
+    except CannotCompute as error:
+        notes.append(f"no AIS: {error.reason}")
+        return None, None
+    if found.failed:
+        notes.append(f"AIS failed at {len(found.failed)} examples, so its bound is not used")
+    try:
+        return found, simulated_gap(model, examples=_GAP_EXAMPLES, temperatures=temperatures, seed=seed)
+    except (BoundcheckError, NotImplementedError, RuntimeError) as error:
+        notes.append(f"no bidirectional Monte Carlo: {str(error).splitlines()[0][:200] if str(error) else 'it failed'}")
+        return found, None
+
+
+def table_of(result: WeightRun, delta: float, indices: Any = None, grid: GridEvidence | None = None) -> ExampleTable:
+    """What is known of each example that was evaluated."""
+    kept = result.evaluated
+    wealth = result.accumulators["wealth"]
+    assert isinstance(wealth, Wealth)
+    numbers = np.arange(len(result.log_mean_weight)) if indices is None else np.asarray(indices)
+    elbo = result.iwae[0] if result.ks[0] == 1 else np.full(len(numbers), math.nan)
+    return ExampleTable(
+        index=numbers[kept],
+        elbo=elbo[kept],
+        log_mean_weight=result.log_mean_weight[kept],
+        lower=(wealth.lower(delta) - result.rounding)[kept],
+        effective_sample_size=result.effective_sample_sizes[kept],
+        pareto_k=pareto_k(result.tail[:, kept]),
+        grid=None if grid is None else grid.values,
+    )
+
+
+__all__ = ["RELIABLE", "annealed_of", "bounds_of", "grid_of", "table_of", "wealth_maker"]

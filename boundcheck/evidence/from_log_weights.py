@@ -1,0 +1,194 @@
+"""The evaluation card of log-weights that some other program computed: nothing else is known of the model.
+
+An array is read through a memory map and in blocks, so that its size is limited by the disk. What needs the model is
+not to be had: simulated data, annealing, an upper bound from counting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import BadInput, require
+from boundcheck.evaluators.values import Approximate, Bias, Sampled
+from boundcheck.evidence.accumulators import IwaeGroups, Maker, Tail, WeightSums, joined, tail_size
+from boundcheck.evidence.bounds import bounds_of, table_of, wealth_maker
+from boundcheck.evidence.card import EvidenceCard
+from boundcheck.evidence.engine import KS, WeightRun, summarised
+from boundcheck.evidence.evaluation import versions
+from boundcheck.evidence.intervals import interval_of
+from boundcheck.evidence.loading import mapped_array
+from boundcheck.evidence.objective import Estimate
+from boundcheck.evidence.verdict import ALPHA, Judgement, judge
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = require("torch", extra="torch", feature="evaluating log-weights")
+
+_BLOCK = 1 << 21
+"""Numbers that are read at once."""
+
+
+def evaluate_log_weights(
+    log_weights: Any,
+    *,
+    examples_first: bool = False,
+    objective_values: Any = None,
+    alpha: float = ALPHA,
+    log_evidence: Approximate | None = None,
+    dimensions: int | None = None,
+    name: str = "",
+    note: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> EvidenceCard:
+    """The evaluation card of log-weights log w = log p(x,z) - log q(z|x), z ~ q(.|x), from whatever framework.
+
+    Args:
+        log_weights: in nats, of shape (draws, examples), independent; an array, or the path of an .npy file or of one
+            array, "FILE.npz:NAME". -inf is a weight of zero. An example with a NaN is named, and left out.
+        examples_first: the shape is (examples, draws).
+        objective_values: an objective's values at the same examples, in nats: of shape (replicates, examples) (or
+            transposed, with `examples_first`), or (examples,) if they have no Monte Carlo error. By default the ELBO,
+            the mean of the log-weights, is judged.
+        alpha: the probability that anything on the card is decided wrongly.
+        log_evidence: the examples' mean log p(x), if it is known.
+        dimensions: numbers in one observation, for bits per dimension.
+        name: for the reader.
+        note: for the reader.
+        progress: called with (done, of) in log-weights.
+
+    Raises:
+        BadInput: an array of another shape, +inf, only NaN, or values that do not fit the examples.
+
+    >>> z = np.random.default_rng(0).normal(size=(2000, 5))
+    >>> card = evaluate_log_weights(z - 0.5)  # log p(x) = 0
+    >>> card.judgement.outcome.value, -0.1 < card.interval.lower < 0
+    ('holds', True)
+    """
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 0.5:
+        raise BadInput("alpha", alpha, "an error probability between 0 and 1/2")
+    array = _array("log_weights", log_weights, examples_first)
+    result = _run(array, progress)
+    indices = result.evaluated
+    evidence = bounds_of(result, log_evidence=log_evidence)
+    estimates = {"elbo": Estimate.of(result.curve.points[0].examples)}
+    asked = "elbo"
+    if objective_values is not None:
+        asked = "objective values"
+        estimates[asked] = _values(objective_values, examples_first, array.shape[1], indices)
+    share = alpha / len(estimates)
+    judgements: dict[str, Judgement] = {
+        each: judge(each, value, evidence, alpha=share) for each, value in estimates.items()
+    }
+    return EvidenceCard(
+        model=name or (str(log_weights) if isinstance(log_weights, str | Path) else "log-weights"),
+        data=f"{len(indices)} examples",
+        objective=asked,
+        curve=result.curve,
+        interval=interval_of(result.accumulators["wealth"], delta=alpha, which=indices),  # type: ignore[arg-type]
+        estimates={each: value.mean for each, value in estimates.items()},
+        judgements=judgements,
+        examples=table_of(result, alpha),
+        dimensions=dimensions,
+        likelihood=note,
+        failed=result.failed,
+        notes=("from log-weights alone: no simulated data, no annealing, no upper bound",),
+        settings={"k": result.k, "examples": len(indices), "alpha": alpha, "checks": len(estimates)},
+        versions=versions(),
+    )
+
+
+def _array(name: str, given: Any, examples_first: bool) -> NDArray[Any]:
+    """As (draws, examples), without reading it."""
+    if isinstance(given, str | Path):
+        array = mapped_array(given, f"the file of {name}")
+    else:
+        try:
+            array = np.asarray(given)
+        except (TypeError, ValueError):
+            raise BadInput(name, given, "numbers of shape (draws, examples)") from None
+    if array.dtype.kind not in "fiu":
+        raise BadInput(f"the type of {name}", str(array.dtype), "real numbers, in nats")
+    if array.ndim != 2 or 0 in array.shape:
+        expected = "(examples, draws)" if examples_first else "(draws, examples)"
+        raise BadInput(f"the shape of {name}", array.shape, f"{expected}, with at least one of each")
+    return array.T if examples_first else array
+
+
+def _run(array: NDArray[Any], progress: Callable[[int, int], None] | None) -> WeightRun:
+    draws, examples = array.shape
+    ks = tuple([k for k in KS if k < draws] + [draws])
+    makers: dict[str, Maker] = {
+        "iwae": IwaeGroups.maker(ks),
+        "sums": WeightSums,
+        "tail": Tail.maker(tail_size(draws)),
+        "wealth": wealth_maker(draws),
+    }
+    kinds = {name: type(maker(1, 0)) for name, maker in makers.items()}
+    columns = examples if array.flags.c_contiguous else max(1, _BLOCK // draws)
+    rows, done = max(1, _BLOCK // min(columns, examples)), 0
+    failed: dict[int, str] = {}
+    states: list[dict[str, Mapping[str, NDArray]]] = []
+    for first in range(0, examples, columns):
+        block = array[:, first : first + columns]
+        kept = {name: maker(block.shape[1], 0) for name, maker in makers.items()}
+        for start in range(0, draws, rows):
+            values = np.array(block[start : start + rows], dtype=np.float64, order="C")
+            _look(values, start, first, failed)
+            part = torch.from_numpy(values)
+            for each in kept.values():
+                each.add(part)
+            done += values.size
+            if progress is not None:
+                progress(done, draws * examples)
+        states.append({name: each.state() for name, each in kept.items()})
+    if len(failed) == examples:
+        index, why = next(iter(failed.items()))
+        raise BadInput("log_weights", f"all examples fail, such as {index}", "some example without NaN", why)
+    merged = {name: kind.merged([joined([state[name] for state in states])]) for name, kind in kinds.items()}
+    return summarised(merged, ks, draws, dict(sorted(failed.items())))
+
+
+def _look(values: NDArray[np.float64], start: int, first: int, failed: dict[int, str]) -> None:
+    """Name what is not a log-weight."""
+    if np.isposinf(values).any():
+        draw, example = (int(each) for each in np.argwhere(np.isposinf(values))[0])
+        place = f"log_weights[{start + draw}, {first + example}]"
+        raise BadInput(place, math.inf, "a finite log-weight or -inf (nats)", "a density of zero was divided by")
+    missing = np.isnan(values)
+    for example in np.flatnonzero(missing.any(0)).tolist():
+        draw = int(np.flatnonzero(missing[:, example])[0])
+        failed.setdefault(first + example, f"the log-weight of draw {start + draw} is NaN")
+
+
+def _values(given: Any, examples_first: bool, examples: int, kept: NDArray[np.intp]) -> Estimate:
+    name = "objective_values"
+    array = mapped_array(given, f"the file of {name}") if isinstance(given, str | Path) else np.asarray(given)
+    if array.dtype.kind not in "fiu":
+        raise BadInput(f"the type of {name}", str(array.dtype), "real numbers, in nats")
+    plain = array.ndim == 1
+    values = np.asarray(array, dtype=np.float64)
+    values = values[None, :] if plain else values.T if examples_first else values
+    if values.ndim != 2 or values.shape[1] != examples or (not plain and len(values) < 2):
+        raise BadInput(
+            f"the shape of {name}", array.shape, f"({examples},) or at least two replicates of {examples} examples"
+        )
+    values = values[:, kept]
+    if np.isnan(values).any():
+        replicate, example = (int(each) for each in np.argwhere(np.isnan(values))[0])
+        place = f"{name}[{int(kept[example])}]" if plain else f"{name}[{replicate}, {int(kept[example])}]"
+        raise BadInput(place, math.nan, "a number of nats", f"repair example {int(kept[example])}")
+    count = len(values)
+    with np.errstate(invalid="ignore"):
+        errors = values.std(0, ddof=1) / math.sqrt(count) if count > 1 else np.zeros(values.shape[1])
+    rows = [Sampled(m, e, Bias.NONE, count) for m, e in zip(values.mean(0).tolist(), errors.tolist(), strict=True)]
+    return Estimate.of(rows, random=not plain)
+
+
+__all__ = ["evaluate_log_weights"]

@@ -1,0 +1,186 @@
+"""What is to be judged: a catalogue name, a formula, or a training objective, and how it is estimated on a model.
+
+A subject can be estimated at any data, since it is held against the evidence both at the user's examples and at ones
+that the model draws itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from boundcheck.catalogue import objectives
+from boundcheck.errors import BadInput, FormulaError, UnknownName, require
+from boundcheck.evaluators.monte_carlo import prepare, run
+from boundcheck.evidence.objective import Estimate, TrainingObjective, estimate
+from boundcheck.language.build import Formula
+from boundcheck.models.torch_model import TorchModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    Tensor = require("torch", extra="torch", feature="evaluating a trained model").Tensor
+
+CURVE = ("elbo", "iwae")
+"""Objectives that are read off the IWAE curve."""
+_DRAWS_OF_COPIES = 50_000
+_CALLS = 200
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An objective, with all that its estimate needs.
+
+    Attributes:
+        name: for the reader.
+        source: the formula or the training objective.
+        model: as the user made it.
+        parameters: of the formula.
+        replicates: independent ones for each example.
+        inner: draws for each expectation inside a nonlinear function.
+        seed: of its draws.
+        chunk: the most points handed to the model at once.
+    """
+
+    name: str
+    source: Formula | TrainingObjective
+    model: Any
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    replicates: int = 1000
+    inner: int = 64
+    seed: int = 0
+    chunk: int | None = None
+
+    def check(self, x: Tensor) -> None:
+        """Fail at once if it cannot be estimated at all, before the long work."""
+        if isinstance(self.source, TrainingObjective):
+            estimate(self.source, self.model, x[: self.source.batch], replicates=2, seed=self.seed)
+        else:
+            prepare(self.source, self.model, x[:1], n=2, inner=self.inner, **self.parameters)
+
+    def estimate(self, x: Tensor, progress: Callable[[int], None]) -> tuple[Estimate, float]:
+        """Its mean over the examples, and the rounding error of the model's own arithmetic in it, in nats."""
+        if isinstance(self.source, TrainingObjective):
+            found = estimate(self.source, self.model, x, replicates=self.replicates, seed=self.seed, progress=progress)
+            return found, float(abs(found.mean.mean) * _relative_rounding(x)) if math.isfinite(found.mean.mean) else 0.0
+        wrapped = TorchModel.wrap(self.model)
+        options: dict[str, Any] = {"n": self.replicates, "inner": self.inner, "seed": self.seed, "chunk": self.chunk}
+        job = prepare(self.source, wrapped, x, **options, **self.parameters)
+        return Estimate.of(run(job, progress)), job.rounding
+
+
+def subject(
+    objective: str | Formula | TrainingObjective,
+    model: Any,
+    *,
+    k: int,
+    parameters: Mapping[str, Any] | None = None,
+    replicates: int | None = None,
+    **options: Any,
+) -> Subject:
+    """The subject of a name of `boundcheck.catalogue.objectives`, a formula, or a training objective.
+
+    Args:
+        objective: what to judge; "renyi:alpha=0.5" names a formula with parameters.
+        model: as the user made it.
+        k: the value of a parameter called k that is not given.
+        parameters: of the formula.
+        replicates: independent ones for each example; by default 1000, fewer for formulas of many copies, and 200
+            calls of a training objective.
+        **options: inner, seed and chunk, as in `Subject`.
+
+    Raises:
+        UnknownName: no such name.
+        FormulaError: a parameter without a value.
+        BadInput: replicates below 2.
+    """
+    if replicates is not None and (isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 2):
+        raise BadInput("replicates", replicates, "an integer of at least 2", "one replicate has no standard error")
+    if isinstance(objective, TrainingObjective):
+        return Subject(objective.name, objective, model, {}, replicates or _CALLS, **options)
+    given = dict(parameters or {})
+    if isinstance(objective, str):
+        name, named = split_name(objective)
+        formula, given = find_objective(name), named | given
+    else:
+        name, formula = getattr(objective, "__name__", "objective"), objective
+    given = _parameters(formula, k, given)
+    size = given.get("k")
+    copies = size if isinstance(size, int) and size > 0 else None
+    count = 1000 if copies is None else max(10, min(1000, _DRAWS_OF_COPIES // copies))
+    return Subject(name, formula, model, given, replicates or count, **options)
+
+
+def split_name(text: str) -> tuple[str, dict[str, Any]]:
+    """A name and its parameters: "renyi:alpha=0.5,k=50".
+
+    Raises:
+        BadInput: a parameter that is no number.
+
+    >>> split_name("iwae:k=50")
+    ('iwae', {'k': 50})
+    """
+    name, colon, rest = text.partition(":")
+    parameters: dict[str, Any] = {}
+    for part in rest.split(",") if colon else ():
+        key, _, value = part.partition("=")
+        try:
+            parameters[key.strip()] = int(value) if value.strip().lstrip("-").isdigit() else float(value)
+        except ValueError:
+            raise BadInput("the objective", text, "NAME or NAME:parameter=number,...") from None
+    return name, parameters
+
+
+def find_objective(name: str) -> Formula:
+    """The formula of that name in `boundcheck.catalogue.objectives`.
+
+    Raises:
+        UnknownName: with the nearest known names.
+
+    >>> find_objective("elbo").__name__
+    'elbo'
+    """
+    known = {
+        each: value
+        for each, value in vars(objectives).items()
+        if inspect.isfunction(value) and value.__module__ == objectives.__name__ and _takes_model(value)
+    }
+    if name not in known:
+        raise UnknownName("objective", name, known)
+    return known[name]
+
+
+def _takes_model(function: Callable[..., Any]) -> bool:
+    return list(inspect.signature(function).parameters)[:2] == ["m", "x"]
+
+
+def _parameters(formula: Formula, k: int, given: dict[str, Any]) -> dict[str, Any]:
+    own = dict(given)
+    try:
+        names = inspect.signature(formula).parameters
+    except (TypeError, ValueError):
+        return own
+    if "k" in names and "k" not in own:
+        own["k"] = k
+    missing = [each for each, p in list(names.items())[2:] if p.default is p.empty and each not in own]
+    shown = getattr(formula, "__name__", "the formula")
+    if missing:
+        raise FormulaError(f"the objective {shown} needs a value for {', '.join(missing)}")
+    keywords = any(p.kind is p.VAR_KEYWORD for p in names.values())
+    for each in own:
+        if not keywords and each not in list(names)[2:]:
+            raise UnknownName(f"parameter of {shown}", each, list(names)[2:])
+    return own
+
+
+def _relative_rounding(x: Tensor) -> float:
+    """What a training loss is granted for the arithmetic that it is computed with: 16 roundings of its own size."""
+    import torch
+
+    return 16 * torch.finfo(x.dtype if x.is_floating_point() else torch.float32).eps
+
+
+__all__ = ["CURVE", "Subject", "find_objective", "split_name", "subject"]
