@@ -177,7 +177,7 @@ def _write(card: EvidenceCard, latex: str | None, report: str | None, shape: tup
 
 
 def _show(card: EvidenceCard, screen: Any) -> None:
-    from boundcheck.evidence.render import plain, render
+    from boundcheck.evidence.text import plain, render
 
     if screen.on_terminal:
         from rich.console import Console

@@ -44,7 +44,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, console: Console | Non
     from boundcheck.demo.plot import plot
     from boundcheck.demo.train import binary_digits, train
     from boundcheck.evidence.evaluation import evaluate_model
-    from boundcheck.evidence.render import render
+    from boundcheck.evidence.text import render
 
     epochs, examples, k = (3, 40, 60) if quick else (400, None, 5000)
     console = console or Console()

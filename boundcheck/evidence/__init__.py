@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
     from boundcheck.evidence.loading import load_data, load_factory, load_weights
     from boundcheck.evidence.objective import TrainingObjective, training_objective
-    from boundcheck.evidence.render import render
+    from boundcheck.evidence.text import render
     from boundcheck.evidence.verdict import Judgement, judge
     from boundcheck.evidence.wealth import Wealth
 
@@ -42,7 +42,7 @@ _HOME = {
     "Judgement": "verdict",
     "TrainingObjective": "objective",
     "judge": "verdict",
-    "render": "render",
+    "render": "text",
     "training_objective": "objective",
     "CurvePoint": "engine",
     "IwaeCurve": "engine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from boundcheck.evidence.render import figures, verdicts
+from boundcheck.evidence.text import figures, verdicts
 
 if TYPE_CHECKING:
     from boundcheck.evidence.card import EvidenceCard
