@@ -9,21 +9,27 @@ said in the words of the user's own model: a log-density summed over the wrong a
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.models.torch_state import out_of_memory, random_state
+from boundcheck.models.torch_supports import (
+    in_support,
+    moved_inside,
+    refuse_data,
+    support_is_discrete,
+    support_is_fixed,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torch.distributions import Distribution, constraints
+    from torch.distributions import Distribution
 else:
     torch = require("torch", extra="torch", feature="a torch model")
     Tensor = torch.Tensor
-    Distribution, constraints = torch.distributions.Distribution, torch.distributions.constraints
+    Distribution = torch.distributions.Distribution
 
 NAMES = {
     "prior": "prior()",
@@ -38,8 +44,6 @@ _POINTS = {"prior": "z", "likelihood": "x", "encoder": "z", "corruption": "x", "
 _SAME_LAW = 1e-3
 """Two calls of one function may differ by this much in a log-density, relatively, before it counts as random."""
 _PROBED_ROWS = 64
-_OUT_OF_MEMORY = (getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError), MemoryError)
-_GLOBAL_GENERATORS = threading.RLock()
 
 
 class TorchModel:
@@ -263,7 +267,7 @@ class TorchModel:
         if inside is not None and observed is not None and (support_is_fixed(law) or support_is_discrete(law)):
             refuse_data(law, point, inside, observed)
         try:
-            accepted = point if inside is None else _moved_inside(law, point, inside, len(event))
+            accepted = point if inside is None else moved_inside(law, point, inside, len(event))
             value = law.log_prob(accepted)
         except Exception as error:
             if out_of_memory(error):
@@ -340,84 +344,6 @@ def _hierarchical(model: object) -> TorchModel:
     return wrapped
 
 
-# --- supports ------------------------------------------------------------------------------------------------------
-
-
-def in_support(law: Distribution, point: Tensor, expected: tuple[int, ...]) -> Tensor | None:
-    """Which points lie in the law's support, of shape `expected`; None if the law does not say."""
-    try:
-        constraint = law.support
-        inside = constraint.check(point) if constraint is not None else None
-    except (NotImplementedError, AttributeError):
-        return None
-    if inside is None or tuple(inside.shape) != expected:
-        return None
-    return inside
-
-
-def support_is_discrete(law: Distribution) -> bool:
-    """True if the law lives on a discrete set, so that its densities are probabilities."""
-    try:
-        return bool(getattr(law.support, "is_discrete", False))
-    except NotImplementedError:
-        return False
-
-
-def support_is_fixed(law: Distribution) -> bool:
-    """True if the law's family has one support, whatever its parameters."""
-    while isinstance(law, torch.distributions.Independent):
-        law = law.base_dist
-    declared = getattr(type(law), "support", None)
-    return isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
-
-
-def refuse_data(law: Distribution, point: Tensor, inside: Tensor, name: Callable[[int], str]) -> NoReturn:
-    """Say which observation is outside the law's support, and with which values.
-
-    Raises:
-        BadInput: always.
-    """
-    where = (~inside).nonzero()[0].tolist()
-    values = point[tuple(where)].flatten().tolist()
-    raise BadInput(
-        name(where[-1]),
-        values[0] if len(values) == 1 else _least_usual(values),
-        f"data in the support of decoder(z), a {_describe(law)}",
-        "binarise or rescale the data, or use a likelihood for such values",
-    )
-
-
-def _moved_inside(law: Distribution, point: Tensor, inside: Tensor, event_axes: int) -> Tensor:
-    """Points with those outside the support replaced by draws, so that a validating law accepts the batch."""
-    lead = point.shape[: inside.ndim - len(law.batch_shape)]
-    with random_state(point.device, 0):
-        filler = law.sample(torch.Size(lead)).to(point.dtype)
-    return torch.where(inside.reshape(*inside.shape, *[1] * event_axes), point, filler)
-
-
-@contextmanager
-def random_state(device: torch.device, seed: int) -> Iterator[None]:
-    """Torch's global random state set to a seed for a while, on the CPU and on `device`, and then put back.
-
-    A torch distribution draws from the global generators and takes no other; threads take turns.
-    """
-    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True if a batch was too large for the machine, which is no mistake of the model.
-
-    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("shapes cannot be multiplied"))
-    (True, False)
-    """
-    return isinstance(error, _OUT_OF_MEMORY) or (isinstance(error, RuntimeError) and "DefaultCPUAlloc" in str(error))
-
-
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
@@ -428,19 +354,6 @@ def _word(role: str) -> str:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else "no message"
-
-
-def _describe(law: Distribution) -> str:
-    while isinstance(law, torch.distributions.Independent):
-        law = law.base_dist
-    support = str(law.support).removesuffix("()")
-    return f"{type(law).__name__} law on {support[:1].lower() + support[1:]} values"
-
-
-def _least_usual(values: list[float]) -> str:
-    """What to show of an example that is outside a support: the values that are neither 0 nor 1 tell most."""
-    odd = [value for value in values if value not in (0, 1)] or values
-    return ", ".join(f"{value:.4g}" for value in odd[:3]) + (", ..." if len(odd) > 3 else "")
 
 
 __all__ = [

@@ -1,0 +1,90 @@
+"""Where a torch law's draws may lie, and what is done about points that lie elsewhere.
+
+A point outside a law's support has density zero. Data outside it are a mistake of the data, if the support is the same
+for every latent: grey pixels for a Bernoulli decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+from boundcheck.errors import BadInput, require
+from boundcheck.models.torch_state import random_state
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.distributions import Distribution, constraints
+else:
+    torch = require("torch", extra="torch", feature="a torch model")
+    Tensor = torch.Tensor
+    Distribution, constraints = torch.distributions.Distribution, torch.distributions.constraints
+
+
+def in_support(law: Distribution, point: Tensor, expected: tuple[int, ...]) -> Tensor | None:
+    """Which points lie in the law's support, of shape `expected`; None if the law does not say."""
+    try:
+        constraint = law.support
+        inside = constraint.check(point) if constraint is not None else None
+    except (NotImplementedError, AttributeError):
+        return None
+    if inside is None or tuple(inside.shape) != expected:
+        return None
+    return inside
+
+
+def support_is_discrete(law: Distribution) -> bool:
+    """True if the law lives on a discrete set, so that its densities are probabilities."""
+    try:
+        return bool(getattr(law.support, "is_discrete", False))
+    except NotImplementedError:
+        return False
+
+
+def support_is_fixed(law: Distribution) -> bool:
+    """True if the law's family has one support, whatever its parameters."""
+    while isinstance(law, torch.distributions.Independent):
+        law = law.base_dist
+    declared = getattr(type(law), "support", None)
+    return isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
+
+
+def refuse_data(law: Distribution, point: Tensor, inside: Tensor, name: Callable[[int], str]) -> NoReturn:
+    """Say which observation is outside the law's support, and with which values.
+
+    Raises:
+        BadInput: always.
+    """
+    where = (~inside).nonzero()[0].tolist()
+    values = point[tuple(where)].flatten().tolist()
+    raise BadInput(
+        name(where[-1]),
+        values[0] if len(values) == 1 else _least_usual(values),
+        f"data in the support of decoder(z), a {_describe(law)}",
+        "binarise or rescale the data, or use a likelihood for such values",
+    )
+
+
+def moved_inside(law: Distribution, point: Tensor, inside: Tensor, event_axes: int) -> Tensor:
+    """Points with those outside the support replaced by draws, so that a validating law accepts the batch."""
+    lead = point.shape[: inside.ndim - len(law.batch_shape)]
+    with random_state(point.device, 0):
+        filler = law.sample(torch.Size(lead)).to(point.dtype)
+    return torch.where(inside.reshape(*inside.shape, *[1] * event_axes), point, filler)
+
+
+def _describe(law: Distribution) -> str:
+    while isinstance(law, torch.distributions.Independent):
+        law = law.base_dist
+    support = str(law.support).removesuffix("()")
+    return f"{type(law).__name__} law on {support[:1].lower() + support[1:]} values"
+
+
+def _least_usual(values: list[float]) -> str:
+    """What to show of an example that is outside a support: the values that are neither 0 nor 1 tell most."""
+    odd = [value for value in values if value not in (0, 1)] or values
+    return ", ".join(f"{value:.4g}" for value in odd[:3]) + (", ..." if len(odd) > 3 else "")
+
+
+__all__ = ["in_support", "moved_inside", "refuse_data", "support_is_discrete", "support_is_fixed"]
