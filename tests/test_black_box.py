@@ -182,6 +182,15 @@ def test_a_callable_that_works_in_place_changes_nobodys_model() -> None:
     assert not falsify(Claim("c", black_box(careless), "<=", constant(0.5)), budget=200).found
 
 
+def test_a_probability_that_floats_cannot_hold_is_refused() -> None:
+    """In floats it would be zero, or have few digits: another model than the one that the verdict is about."""
+    for power in (310, 400):
+        small = Fraction(1, 10**power)
+        model = FiniteModel(prior=[small, 1 - small], likelihood=[[1], [1]], encoder=[["1/2", "1/2"]])
+        with pytest.raises(BadInput, match="an entry of prior"):
+            check(Claim("c", black_box(numpy_elbo), "<=", log_evidence), model)
+
+
 # --- what is no number ---------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,9 @@ DEFAULT_ERROR = 1e-6
 EPSILONS = 8192
 """A result of a coarser type than float64 is granted as many machine epsilons of its type (float32: about 1e-3)."""
 
+SMALLEST = 1e-300
+"""Positive probabilities below this lose their digits in floats."""
+
 READABLE = ("encoder", "corruption", "auxiliary")
 """Tables that a black box may declare to read, beside the prior, the likelihood and the joint that all models have."""
 
@@ -337,7 +340,14 @@ def black_box(
 
 
 def _floats(model: FiniteModel, role: str) -> NDArray[np.float64]:
-    return model.table(role).astype(np.float64)
+    """A table in floats; what is too small for all their digits would be another model, and so is refused."""
+    table = model.table(role)
+    floats = table.astype(np.float64)
+    lost = (table > 0) & (floats < SMALLEST)
+    if lost.any():
+        expected = f"probabilities of 0 or of at least {SMALLEST:g}, as a black box is given floats"
+        raise BadInput(f"an entry of {role}", str(table[lost][0]), expected)
+    return floats
 
 
 # --- what was returned ---------------------------------------------------------------------------------------------
