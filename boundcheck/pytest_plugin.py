@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from boundcheck.models.finite import FiniteModel
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "quick": {"max_examples": 20},
-    "default": {"max_examples": 100},
+    "quick": {"max_examples": 20, "derandomize": False},
+    "default": {"max_examples": 100, "derandomize": False},
     "ci": {"max_examples": 200, "derandomize": True, "database": None, "print_blob": True},
-    "thorough": {"max_examples": 5000},
+    "thorough": {"max_examples": 5000, "derandomize": False},
 }
 """Settings of Hypothesis for `--boundcheck-profile`; "ci" gives the same examples in every run and keeps none.
 
 The other profiles leave Hypothesis's example database as it is: failures are kept in `.hypothesis/examples` and tried
-first in the next run.
+first in the next run. (On a machine of a CI service Hypothesis itself does without a database.)
 """
 
 MODELS = 60
