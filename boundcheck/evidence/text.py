@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
 HEAD = ("quantity", "nats", "± draws", "± data set", "bits/dim", "promises")
 COLOURS = {Outcome.HOLDS: "green", Outcome.VIOLATED: "red", Outcome.UNDECIDED: "yellow"}
-WORDS = {
-    Outcome.HOLDS: "consistent with a lower bound",
-    Outcome.VIOLATED: "exceeds the evidence",
-    Outcome.UNDECIDED: "undecided",
-}
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -73,7 +68,7 @@ def remarks(card: EvidenceCard) -> Iterator[tuple[str, str]]:
             "Pareto k",
             f"{known['median_pareto_k']:.2f} in the median, {known['largest_pareto_k']:.2f} at most; "
             f"above {RELIABLE} at {count} of {examples} examples"
-            + (", whose IWAE is far from log p(x)" if count else ""),
+            + (", whose IWAE may be far from log p(x)" if count else ""),
         )
     if card.annealed is not None and len(card.annealed.acceptance):
         rates = card.annealed.acceptance
@@ -143,4 +138,4 @@ def plain(card: EvidenceCard, screen: Any) -> None:
         screen.line(f"{name}: {outcome.value} ({reading})" if outcome else f"{name}: {reading}")
 
 
-__all__ = ["COLOURS", "HEAD", "WORDS", "figures", "plain", "remarks", "render", "verdicts"]
+__all__ = ["COLOURS", "HEAD", "figures", "plain", "remarks", "render", "verdicts"]

@@ -179,8 +179,7 @@ def _at_the_data(
         if verdict.outcome is Outcome.VIOLATED:
             reading = f"exceeds the evidence: the mean log p(x) is at most {value:.5g} ({source}); {how}"
             return Finding(AT_THE_DATA, Outcome.VIOLATED, reading, alpha), guarantee, at_least, value
-    reading = f"undecided: {_position(objective, evidence, reason)}"
-    return Finding(AT_THE_DATA, Outcome.UNDECIDED, reading, 0.0), None, at_least, at_most
+    return Finding(AT_THE_DATA, Outcome.UNDECIDED, _position(objective, evidence, reason), 0.0), None, at_least, at_most
 
 
 def _position(objective: Estimate, evidence: Evidence, reason: str) -> str:
@@ -198,13 +197,13 @@ def _what_would_decide(objective: Estimate, evidence: Evidence, at_least: float,
         return "nothing, as long as the objective is not finite with a finite standard error"
     if mean.bias is not Bias.NONE and objective.random:
         return f"a formula without expectations inside logarithms, since its estimate is {mean.bias.value}"
-    ways = []
+    ways, ais = [], "a longer AIS" if len(evidence.lower) > 1 else "AIS"
     noise = 4 * mean.monte_carlo_error
     if mean.mean < yardstick.mean + 3 * (mean.monte_carlo_error + yardstick.monte_carlo_error):
         ways.append("more replicates of the objective" if noise > yardstick.mean - at_least else "more K")
-        ways += ["more examples", "AIS (a tighter lower bound)"]
+        ways += ["more examples", f"{ais} (a tighter lower bound)"]
     else:
-        ways += ["more K or AIS, if it is below the evidence after all"]
+        ways += [f"more K or {ais}, if it is below the evidence after all"]
         if evidence.upper is None and evidence.known is None:
             ways.append("an upper bound on the evidence, if it is above")
     if simulated is None:
