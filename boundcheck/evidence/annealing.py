@@ -109,12 +109,13 @@ class AnnealedWeights:
             BadInput: a delta outside (0, 1).
         """
         checked_delta(delta)
-        lower = self._wealth.lower_mean(delta, which=self.kept) - self.rounding if len(self.kept) else -math.inf
+        found = self._wealth.lower_mean(delta, which=self.kept, fixed=True) if len(self.kept) else -math.inf
+        lower = found - self.rounding
         return -lower if self.reverse else lower
 
     def bound_of_examples(self, delta: float) -> Floats:
         """Likewise for each example on its own, each at 1 - delta."""
-        lower = self._wealth.lower(delta) - self.rounding
+        lower = self._wealth.lower(delta, fixed=True) - self.rounding
         return -lower if self.reverse else lower
 
     def to_json(self, delta: float = 1e-3) -> dict[str, Any]:
