@@ -36,6 +36,8 @@ else:
 
 KS = (1, 5, 50, 500, 5000)
 """Where an IWAE curve is read by default; 1 is the ELBO."""
+_ADDED_AT_ONCE = 1 << 14
+"""Log-weights that accumulators are given at once on a CPU: what they compute on the way stays small."""
 _FAILED, _REASONS, _ROUNDING, _NOTES = "failed", "reasons", "rounding", "notes"
 
 
@@ -116,11 +118,14 @@ class Job:
     def item(self, item: Item) -> dict[str, NDArray]:
         """The state that one item leaves: that of every accumulator, and which examples failed."""
         weighed = self.weigher(item)
+        draws, examples = weighed.values.shape
+        rows = draws if self.x.device.type == "cuda" else max(1, _ADDED_AT_ONCE // examples)
         made = {}
         with torch.inference_mode():
             for name, maker in self.makers.items():
                 accumulator = maker(weighed.values.shape[1], item.samples.start)
-                accumulator.add(weighed.values)
+                for values in weighed.values.split(rows):
+                    accumulator.add(values)
                 made |= {f"{name}/{each}": array for each, array in accumulator.state().items()}
         made[_FAILED] = np.array(sorted(weighed.failed), dtype=np.int64)
         made[_REASONS] = np.array([weighed.failed[index] for index in sorted(weighed.failed)], dtype=np.str_)
