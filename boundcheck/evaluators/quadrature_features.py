@@ -16,7 +16,7 @@ import numpy as np
 from boundcheck.evaluators.quadrature_copies import LogOfCopies
 from boundcheck.evaluators.quadrature_lines import EPSILON, Array, Index, Lines
 from boundcheck.language.laws import Law, ModelLaw
-from boundcheck.language.terms import Expect, Integrate, LogDensity, Term, Var
+from boundcheck.language.terms import CORRUPTED, OBSERVED, Expect, Integrate, LogDensity, Term, Var
 from boundcheck.models.densities import (
     BernoulliLogit,
     Binomial,
@@ -110,7 +110,9 @@ def _leaves(walk: Walk, term: Term, var: Var, bound: Bound) -> Iterator[tuple[Lo
         for at in _held(walk, term.law):
             yield from _leaves(walk, term.body, var, (*bound, (term.law, term.var, at)))
     elif isinstance(term, Integrate):
-        yield from _leaves(walk, term.body, var, (*bound, (None, term.var, None)))
+        law = ModelLaw("corruption", (OBSERVED,)) if term.var.space == CORRUPTED else None
+        for at in [None] if law is None else _held(walk, law):
+            yield from _leaves(walk, term.body, var, (*bound, (None, term.var, at)))
     elif isinstance(term, LogOfCopies):
         members = tuple((law, member, None) for law, member in term.members)
         yield from _leaves(walk, term.typical, var, (*bound, *members))

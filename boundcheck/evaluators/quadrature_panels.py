@@ -4,13 +4,13 @@ Integral b of a batch is that of exp(L_b(v)) h_b(v) over an interval. Panels of 
 a round of refinement is one call of the integrand, however many integrals there are. First the mass is found
 (`quadrature_search`), and what lies beyond the outermost points is measured (`quadrature_tails`). Panels between the
 points are bisected until two rules agree. What the error estimate counts: the difference of the 10-point and the
-21-point rule on every panel (which is that of the poorer one), the mass of panels left out, a bound on the tails by
-their measured exponent, and rounding.
+21-point rule on every panel (which is that of the poorer one), or the high Legendre coefficients where these do not
+fall, the mass of panels left out, a bound on the tails by their measured exponent, and rounding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -26,29 +26,9 @@ from boundcheck.evaluators.quadrature_lines import (
     Lines,
     Sample,
 )
+from boundcheck.evaluators.quadrature_rule import GAUSS, KRONROD, NODES, Ends, at_ends, roughness, seams
 from boundcheck.evaluators.quadrature_search import at_points, climb, edge_of, mass_floor, start_points
 from boundcheck.evaluators.quadrature_tails import tails
-
-_HALF_NODES = [
-    0.995657163025808080735527280689003, 0.973906528517171720077964012084452, 0.930157491355708226001207180059508,
-    0.865063366688984510732096688423493, 0.780817726586416897063717578345042, 0.679409568299024406234327365114874,
-    0.562757134668604683339000099272694, 0.433395394129247190799265943165784, 0.294392862701460198131126603103866,
-    0.148874338981631210884826001129720,
-]  # fmt: skip
-_HALF_KRONROD = [
-    0.011694638867371874278064396062192, 0.032558162307964727478818972459390, 0.054755896574351996031381300244580,
-    0.075039674810919952767043140916190, 0.093125454583697605535065465083366, 0.109387158802297641899210590325805,
-    0.123491976262065851077958109585166, 0.134709217311473325928054001771707, 0.142775938577060080797094273138717,
-    0.147739104901338491374841515972068,
-]  # fmt: skip
-_HALF_GAUSS = [
-    0.0, 0.066671344308688137593568809893332, 0.0, 0.149451349150580593145863396957698, 0.0,
-    0.219086362515982043995534934228163, 0.0, 0.269266719309996355091226921569469, 0.0,
-    0.295524224714752870173815619188769,
-]  # fmt: skip
-NODES = np.array([*(-n for n in _HALF_NODES), 0.0, *reversed(_HALF_NODES)])
-KRONROD = np.array([*_HALF_KRONROD, 0.149445554002916905664936468389821, *reversed(_HALF_KRONROD)])
-GAUSS = np.array([*_HALF_GAUSS, 0.0, *reversed(_HALF_GAUSS)])
 
 
 @dataclass
@@ -97,7 +77,8 @@ def integrate_lines(
     result = _nothing(len(rows))
     if len(near):
         relayed = integrand if len(near) == len(rows) else _relay(integrand, near)
-        chosen = (points[near], magnitude[near], fixed[near], magnitude_mass[near], tail[near])
+        known = np.concatenate([lines.kinks, lines.lower[:, None], lines.upper[:, None]], axis=1)
+        chosen = (points[near], magnitude[near], fixed[near], known[near], magnitude_mass[near], tail[near])
         result.put(near, _refine(_chunked(relayed, effort), *chosen, tolerance, effort, signed))
     result.infinite = np.where(infinite != 0, infinite, np.where(endless, 1.0, result.infinite))
     cut_off = edge > magnitude_mass + np.log(tolerance) - 6.0
@@ -144,7 +125,7 @@ def _joined(values: list, parts: list[Sample]) -> Any:
 
 
 def _refine(
-    call: Integrand, points: Array, magnitude: Array, fixed: NDArray[np.bool_], mass: Array, tail: Array,
+    call: Integrand, points: Array, magnitude: Array, fixed: NDArray[np.bool_], known: Array, mass: Array, tail: Array,
     tolerance: float, effort: Effort, signed: bool,
 ) -> Integrals:  # fmt: skip
     """Gauss-Kronrod on the panels that matter, bisected until the two rules agree."""
@@ -153,14 +134,18 @@ def _refine(
     total = _Panels.measure(call, entry, low, high)
     before, stalled = np.full(count, np.inf), np.zeros(count, dtype=int)
     for _ in range(effort.rounds):
-        scale, value, absolute, error = total.sums(count)
+        missed = total.missed(known)
+        scale, value, absolute, error = total.sums(count, missed)
         target = tolerance * (np.maximum(np.abs(value), np.exp(-scale)) if signed else np.abs(value))
         panels = np.bincount(total.entry, minlength=count)
         share = 0.25 * target[total.entry] / panels[total.entry]
         relative = np.exp(total.scale - scale[total.entry])
-        late = (error > target)[total.entry] & (total.difference * relative > share)
+        late = (error > target)[total.entry] & ((total.difference + missed) * relative > share)
         # Below the noise of the integrand refinement finds nothing.
-        late &= total.difference > (30 + 8 * np.abs(total.scale)) * EPSILON * total.absolute + 0.5 * total.inherited
+        late &= (
+            total.difference + missed
+            > (30 + 8 * np.abs(total.scale)) * EPSILON * total.absolute + 0.5 * total.inherited
+        )
         # An error that no longer falls is noise, and is reported as it stands.
         stalled = np.where(error > 0.75 * before, stalled + 1, 0)
         before = error
@@ -175,7 +160,7 @@ def _refine(
             np.concatenate([total.low[late], middle]), np.concatenate([middle, total.high[late]]),
         )  # fmt: skip
         total = total.replaced(late, children)
-    scale, value, absolute, error = total.sums(count)
+    scale, value, absolute, error = total.sums(count, total.missed(known))
     with_tail = np.exp(np.clip(np.logaddexp(tail, skipped) - scale, -np.inf, 700.0))
     error = error + 2.0 * with_tail + _rounding(call, total, count, absolute)
     infinite = np.where(np.isinf(value) & ~total.lost(count), np.sign(value), 0.0)
@@ -242,6 +227,8 @@ class _Panels:
     absolute: Array
     difference: Array
     inherited: Array
+    left: Array
+    right: Array
 
     @classmethod
     def measure(cls, call: Integrand, entry: Index, low: Array, high: Array) -> _Panels:
@@ -272,9 +259,15 @@ class _Panels:
         if np.ndim(sample.value_error):
             carried = weight * np.asarray(sample.value_error).reshape(shape)
             inherited += half * (np.where(weight == 0, 0.0, carried) @ KRONROD)
-        return cls(entry, low, high, scale, kronrod, size, np.abs(kronrod - gauss), inherited)
+        difference = np.maximum(np.abs(kronrod - gauss), 2 * half * roughness(values))
+        return cls(entry, low, high, scale, kronrod, size, difference, inherited, *at_ends(values, half))
 
-    def sums(self, count: int) -> tuple[Array, Array, Array, Array]:
+    def missed(self, known: Array) -> Array:
+        """For each panel, what a jump or a kink beside its ends may come to."""
+        ends = Ends(self.entry, self.low, self.high, self.scale, self.left, self.right, self.difference)
+        return seams(ends, known)
+
+    def sums(self, count: int, missed: Array) -> tuple[Array, Array, Array, Array]:
         """Per integral: the common scale, value, integral of |integrand|, error so far."""
         scale = np.full(count, -np.inf)
         heavy = self.scale + np.log(np.maximum(self.absolute, 1e-300))
@@ -287,7 +280,7 @@ class _Panels:
 
         infinite = np.isinf(self.value)
         broken = (np.isnan(self.difference) & ~infinite) | np.isnan(self.inherited)
-        wrong = np.where(broken, np.inf, np.where(infinite, 0.0, self.difference) + self.inherited)
+        wrong = np.where(broken, np.inf, np.where(infinite, 0.0, self.difference + missed) + self.inherited)
         value = np.where(np.isnan(self.value), 0.0, self.value)
         absolute = np.where(np.isnan(self.absolute), 0.0, self.absolute)
         return scale, total(value), total(absolute), total(np.where(factor == 0, 0.0, wrong))
@@ -298,7 +291,7 @@ class _Panels:
         return np.bincount(self.entry, weights=unknown, minlength=count) > 0
 
     def replaced(self, gone: NDArray[np.bool_], new: _Panels) -> _Panels:
-        names = ("entry", "low", "high", "scale", "value", "absolute", "difference", "inherited")
+        names = [each.name for each in fields(self)]
         return _Panels(*(np.concatenate([getattr(self, n)[~gone], getattr(new, n)]) for n in names))
 
 
