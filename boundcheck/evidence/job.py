@@ -77,7 +77,9 @@ class Job:
         device = self.x.device
         self.dtype = _checked_dtype(dtype, device)
         self.threads = threads or (max(1, usable_cores() // local_processes()) if device.type == "cpu" else 1)
-        self.probe = probe(self.model, self.x, self.seed)
+        # Threads inside small operations cost more than they give, and a hundred times that on a busy machine.
+        with torch_threads(1 if device.type == "cpu" else torch.get_num_threads()):
+            self.probe = probe(self.model, self.x, self.seed)
         self.notes: list[str] = []
         self.rounding = 0.0
         if self.dtype is not None:
@@ -95,7 +97,8 @@ class Job:
             "tail": Tail.maker(tail_size(self.k)),
             **(accumulators or {}),
         }
-        likelihood, weights = (None, None) if fused == "off" or self.dtype else _fused(self.model, self.x)
+        with torch_threads(1 if device.type == "cpu" else torch.get_num_threads()):
+            likelihood, weights = (None, None) if fused == "off" or self.dtype else _fused(self.model, self.x)
         self.fused = "weights" if weights is not None else "likelihood" if likelihood is not None else "no"
         self.weigher = Weigher(
             self.model,
