@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.values import Bias, Sampled, json_float
-from boundcheck.evidence.chains import PILOT_CHAINS, ROWS, WARM_UP, Job, Setting, Walked, schedule
+from boundcheck.evidence.chains import PILOT_CHAINS, ROWS, WARM_UP, Job, Walked
 from boundcheck.evidence.intervals import Label
 from boundcheck.evidence.streams import Purpose
+from boundcheck.evidence.tempering import Setting, schedule
 from boundcheck.evidence.wealth import Wealth, checked_delta
 
 Floats = NDArray[np.float64]

@@ -7,8 +7,7 @@ some of its rows, pairs (chain, example), at a time. What goes in and comes out 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute, require
 from boundcheck.evidence.hmc import Noise, Points, transition
-from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
+from boundcheck.evidence.streams import Purpose, scattered_seed
+from boundcheck.evidence.tempering import Setting, schedule
+from boundcheck.evidence.weights import unvalidated
 from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state, support_is_discrete
 
 if TYPE_CHECKING:
@@ -31,37 +32,14 @@ else:
 
 Floats = NDArray[np.float64]
 NAME = "annealing"
-BASES = ("encoder", "prior")
-SCHEDULES = ("sigmoid", "linear")
 ROWS = 2048
 """Chains handed to the model at once, unless another number is asked for."""
 PILOT_CHAINS = 8
 _TARGET_ACCEPTANCE = 0.9
 WARM_UP = 20
-_SIGMOID_STEEPNESS = 4.0
 _BLOCK_ROWS = 4096
 _MOST_EXAMPLES = 512
 _ROUNDINGS = 16
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a call asks for; see `boundcheck.evidence.annealing.annealed_weights`."""
-
-    temperatures: int
-    chains: int
-    leapfrogs: int
-    base: str
-    kind: str
-    seed: int
-    rows: int
-
-    def __post_init__(self) -> None:
-        for name in ("temperatures", "chains", "leapfrogs", "rows"):
-            _check_count(name, getattr(self, name))
-        if self.base not in BASES:
-            raise BadInput("base", self.base, " or ".join(map(repr, BASES)))
-        checked_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -75,31 +53,6 @@ class Walked:
     rounding: float
     failed: dict[int, str]
     notes: tuple[str, ...]
-
-
-def schedule(temperatures: int, kind: str = "sigmoid") -> Floats:
-    """0 = b_0 < b_1 < ... < b_T = 1: evenly spaced, or denser at both ends.
-
-    "sigmoid": s(4 (2 t/T - 1)), s(u) = 1 / (1 + exp(-u)), moved and stretched to end at 0 and 1 (Grosse et al. 2015).
-
-    Raises:
-        BadInput: no integer T of at least 1, or another kind.
-
-    >>> schedule(4, "linear").tolist()
-    [0.0, 0.25, 0.5, 0.75, 1.0]
-    >>> schedule(4).round(3).tolist()
-    [0.0, 0.105, 0.5, 0.895, 1.0]
-    """
-    _check_count("temperatures", temperatures)
-    if kind not in SCHEDULES:
-        raise BadInput("schedule", kind, " or ".join(map(repr, SCHEDULES)))
-    even = np.linspace(0.0, 1.0, temperatures + 1)
-    if kind == "linear":
-        return even
-    bent = 1 / (1 + np.exp(-_SIGMOID_STEEPNESS * (2 * even - 1)))
-    betas = (bent - bent[0]) / (bent[-1] - bent[0])
-    betas[0], betas[-1] = 0.0, 1.0
-    return betas
 
 
 class Job:
@@ -418,31 +371,4 @@ def _refuse(reason: str) -> None:
     raise CannotCompute(NAME, "decoder(z)", reason)
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(name, value, "an integer of at least 1")
-
-
-@contextmanager
-def unvalidated() -> Iterator[None]:
-    """No law checks its arguments for a while: a trajectory that diverges is rejected, it is not the user's mistake."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
-
-
-__all__ = [
-    "NAME",
-    "PILOT_CHAINS",
-    "ROWS",
-    "WARM_UP",
-    "Job",
-    "Setting",
-    "Walked",
-    "refuse_constrained",
-    "schedule",
-    "unvalidated",
-]
+__all__ = ["NAME", "PILOT_CHAINS", "ROWS", "WARM_UP", "Job", "Walked", "refuse_constrained"]
