@@ -107,14 +107,14 @@ class Weigher:
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                self._halve(rows, error)
+                if rows == 1:
+                    remedy = f"{type(error).__name__}; use a smaller model or a larger machine"
+                    raise BadInput("chunk", 1, "memory for a single row", remedy) from error
+            self._halve(rows)  # only now has the failed attempt let go of its tensors
 
-    def _halve(self, rows: int, error: Exception) -> None:
+    def _halve(self, rows: int) -> None:
         """Half the chunk that was too large, unless another thread has done so already."""
         with self._lock:
-            if rows == 1:
-                remedy = f"{type(error).__name__}; use a smaller model or a larger machine"
-                raise BadInput("chunk", 1, "memory for a single row", remedy) from error
             if self.chunk == rows:
                 self.chunk = rows // 2
                 place = "CUDA " if self.x.device.type == "cuda" else ""
