@@ -5,6 +5,11 @@ is independent. Quasi-random: the noise of a whole block of replicates is one sc
 what is independent is the sequence, not its points. Either way the values that belong together are averaged first, and
 the standard error comes from the spread of those averages, so it stays honest. Only Gaussian laws have noise that can
 be chosen; all others are drawn independently for every replicate, which changes nothing about the above.
+
+Student's limits from such averages are an approximation, as ever, and a worse one for antithetic pairs: they lose what
+is symmetric and keep what is skewed. For the ELBO of a linear-Gaussian model the truth was outside a 90% interval in
+15% of 2000 cases with 32 pairs, in 11.5% with 128 and in 10.4% with 2048; of independent replicates, as many as there
+were draws, in 11.6%, 10.9% and 9.9%.
 """
 
 from __future__ import annotations
