@@ -5,7 +5,8 @@ process of its own, on as many cores. They take turns with short pieces of the w
 machine's load meets all of them, and medians of rates are compared: by the clock, and by processor time, which other
 work on the machine disturbs less. "limit" is only what no way can do without: normals, the three matrix products,
 the tanh of two layers, and one power for each pixel, with the fastest product that torch has; "usual product" is the
-same with `torch.mm` and `exp`. Memory is what a fresh process takes beyond its imports.
+same with `torch.mm` and `exp`. Memory is what a fresh process takes beyond its imports at its peak, and in brackets
+without the pages of the libraries' own code, which the first call of anything maps.
 """
 
 from __future__ import annotations
@@ -116,16 +117,17 @@ def speed(pythons: dict[str, str], file: str, cores: int, rounds: int, images: i
 
 def memory(pythons: dict[str, str], file: str, cores: int, sizes: list[int]) -> None:
     print(
-        f"\nMiB of a fresh process beyond its imports, one image{'':3}" + "".join(f"{f'K = {k:,}':>14}" for k in sizes)
+        f"\nMiB of a fresh process beyond its imports, one image{'':3}" + "".join(f"{f'K = {k:,}':>16}" for k in sizes)
     )
     for way, python in pythons.items():
         if not way.startswith("limit"):
             row = []
             for k in sizes:
                 worker = Worker(way, python, file, cores)
-                row.append(worker(1, k)["mebibytes"])
+                reply = worker(1, k)
+                row.append(f"{reply['mebibytes']:.1f} ({reply['private']:.1f})")
                 worker.close()
-            print(f"{way:54}" + "".join(f"{each:14.1f}" for each in row), flush=True)
+            print(f"{way:54}" + "".join(f"{each:>16}" for each in row), flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -70,7 +70,7 @@ def likelihood_of(model: object, x: Tensor) -> FusedLikelihood | None:
         return None
 
 
-def weights_of(model: object, x: Tensor) -> FusedWeights | None:
+def weights_of(model: object, x: Tensor, likelihood: FusedLikelihood | None = None) -> FusedWeights | None:
     """log w = log p(x,z) - log q(z|x), fused, of a model that `likelihood_of` knows; None for any other.
 
     Also needed: a CPU, encoder(x) and prior() that are Independent(Normal) on vectors, and a decoder that is a chain of
@@ -79,6 +79,7 @@ def weights_of(model: object, x: Tensor) -> FusedWeights | None:
     Args:
         model: a `TorchModel` or an object with its functions.
         x: observations of shape (examples, *event), all of which must be zeros and ones.
+        likelihood: what `likelihood_of` gave for them, if it is known.
 
     >>> from torch.distributions import Bernoulli
     >>> layer = torch.nn.Linear(2, 3)
@@ -94,7 +95,7 @@ def weights_of(model: object, x: Tensor) -> FusedWeights | None:
     torch.Size([5])
     """
     wrapped = TorchModel.wrap(model)
-    likelihood = likelihood_of(wrapped, x)
+    likelihood = likelihood or likelihood_of(wrapped, x)
     if likelihood is None or likelihood.layer.chain is None or x.device.type != "cpu" or not is_binary(x):
         return None
     try:
@@ -102,7 +103,7 @@ def weights_of(model: object, x: Tensor) -> FusedWeights | None:
             moments = _moments(wrapped.law("prior"))
             if moments is None:
                 return None
-            fused = FusedWeights(likelihood.layer, *moments)
+            fused = FusedWeights(likelihood, *moments)
             return fused if _weights_agree(fused, wrapped, x[:_EXAMPLES]) else None
     except (BoundcheckError, RuntimeError):
         return None
@@ -206,8 +207,10 @@ def _agrees(fused: FusedLikelihood, z: Tensor, x: Tensor) -> bool:
 class FusedWeights:
     """log w = log p(x|z) + log p(z) - log q(z|x) as a function of standard normal noise; `weights_of` makes it."""
 
-    def __init__(self, layer: LastLayer, mean: Tensor, scale: Tensor) -> None:
-        self.head, self.steps = BernoulliHead(layer.weight, layer.bias), layer.chain or ()
+    def __init__(self, likelihood: FusedLikelihood, mean: Tensor, scale: Tensor) -> None:
+        layer, head = likelihood.layer, likelihood.head
+        self.head = head if isinstance(head, BernoulliHead) else BernoulliHead(layer.weight, layer.bias)
+        self.steps = layer.chain or ()
         self.prior_mean, self.prior_scale = mean.double(), scale.double()
 
     def block(self, encoder: Distribution, x: Tensor) -> FusedBlock | None:

@@ -238,7 +238,8 @@ def _fused(model: TorchModel, x: Tensor) -> tuple[FusedLikelihood | None, FusedW
     """Faster ways to the same log-weights, where the model has the form for them."""
     from boundcheck.evidence.fused import likelihood_of, weights_of
 
-    return likelihood_of(model, x), weights_of(model, x)
+    likelihood = likelihood_of(model, x)
+    return likelihood, None if likelihood is None else weights_of(model, x, likelihood)
 
 
 def _raw(tensor: Tensor) -> NDArray:
