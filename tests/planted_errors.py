@@ -2,13 +2,16 @@
 
 Each is what its author would hand to `boundcheck evaluate`: a function of the model and a batch, with what its numbers
 mean and what it is said to be. All models have N(0, I) priors, diagonal Gaussian encoders and Bernoulli decoders.
+
+`python tests/planted_errors.py` trains a small model of digits, judges all of them and writes docs/planted-errors.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +19,12 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from boundcheck.claims.decide import Outcome
+from boundcheck.errors import BadInput
+from boundcheck.evidence import EvidenceCard, evaluate_model
 from boundcheck.evidence.objective import TrainingObjective
+from boundcheck.reproduce.dvae import DenoisingVAE, digits, train
+from boundcheck.reproduce.dvae.training import Recipe, one_thread
 
 K = 50
 
@@ -209,3 +217,98 @@ WRONG = [
     Planted("nats called bits", _bound(nats_called_bits, unit="bits")),
     Planted("means over pixels and dimensions", _bound(mean_over_samples_and_dimensions, sign="loss", per="batch")),
 ]
+
+
+# --- judging them --------------------------------------------------------------------------------------------------
+
+AT_THE_DATA, AT_SIMULATED, IDENTITY, SUPPORT = "evidence", "simulated data", "same as", "support"
+EPOCHS = 40
+PAGE = Path(__file__).parent.parent / "docs" / "planted-errors.md"
+
+
+def trained(epochs: int = EPOCHS) -> tuple[Any, Tensor]:
+    """A small denoising VAE of digits, and the test images."""
+    images = digits(0)
+    model = train(lambda: DenoisingVAE(64, (64,), 10, "salt-and-pepper", 0.1), images, "elbo", Recipe(epochs))
+    return model, torch.as_tensor(images.test, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Caught:
+    """What `evaluate` says of an objective: its card, unless its data were refused, and the checks that caught it."""
+
+    planted: Planted
+    card: EvidenceCard | None
+    by: tuple[str, ...]
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """A row of the page."""
+        name, by = self.planted.name, ", ".join(self.by) or "nothing"
+        if self.card is None:
+            return name, "", "", by
+        return name, f"{self.card.value.mean:.2f}", f"{self.card.curve.best.mean.mean:.2f}", by
+
+
+def judged(planted: Planted, model: Any, x: Tensor, **options: Any) -> Caught:
+    """An objective judged as its author would have it judged."""
+    data = (x + 0.3) / 1.6 if planted.grey else x
+    parameters = dict(planted.parameters)
+    try:
+        card = evaluate_model(
+            model, data, objective=planted.objective, same=planted.said_to_be, same_parameters=parameters, **options
+        )
+    except BadInput as error:
+        if "in the support of" not in str(error):
+            raise
+        return Caught(planted, None, (SUPPORT,))
+    assert card.judgement is not None and card.identity is not None
+    checks = dict(zip((AT_THE_DATA, AT_SIMULATED), card.judgement.findings, strict=False)) | {IDENTITY: card.identity}
+    by = tuple(name for name, finding in checks.items() if finding.outcome is Outcome.VIOLATED)
+    assert (card.outcome is Outcome.VIOLATED) == bool(by)
+    return Caught(planted, card, by)
+
+
+INTRODUCTION = """# Planted errors
+
+Small wrong objectives of the kinds that real projects had, each handed to `evaluate` as its author would: as a training
+loss, with what it is said to be (`--same-as`). A check catches one if it finds it above the evidence of the data, above
+the evidence of data that the model drew itself, different from what it is said to be, or fed with data that the
+likelihood cannot have produced. Only the third has to be told what the objective is meant to be; and only it can catch
+what makes a bound smaller, since that leaves it a bound.
+"""
+
+
+def page(rows: list[Caught], right: list[Caught], settings: str) -> Iterator[str]:
+    """The generated page, line by line."""
+    caught = sum(bool(row.by) for row in rows)
+    first = sum(bool(row.by) for row in rows[:15])
+    yield INTRODUCTION
+    wrongly = sum(bool(row.by) for row in right)
+    yield f"{first} of the first 15 are caught, {caught} of all {len(rows)}; of {len(right)} right ones, {wrongly}."
+    yield settings
+    yield ""
+    yield "```"
+    yield "python tests/planted_errors.py"
+    yield "```"
+    for title, part in (("wrong objective", rows), ("right objective", right)):
+        last = part[0].card.curve.best.k if part[0].card else 0
+        yield ""
+        yield f"| {title} | its value, nats | IWAE-{last} | caught by |"
+        yield "|---|---|---|---|"
+        for row in part:
+            yield f"| {' | '.join(row.cells)} |"
+
+
+def main() -> None:
+    """Judge all of them at the sizes that the page states, and write it."""
+    with one_thread():
+        model, x = trained()
+        x = x[:100]
+        found = [[judged(each, model, x, k=1000) for each in group] for group in (WRONG, RIGHT)]
+    settings = f"Model: 64-64-10 VAE of digits, {EPOCHS} epochs; {len(x)} test digits, K = 1000, alpha = 0.001."
+    PAGE.write_text("\n".join(page(found[0], found[1], settings)) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
