@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue, require
 from boundcheck.evaluators.draws import (
@@ -32,6 +31,7 @@ from boundcheck.evaluators.grids import (
     common_axes,
     is_exponential,
 )
+from boundcheck.evaluators.open_axes import OpenAxes
 from boundcheck.evaluators.plan import EVALUATOR, Averaged
 from boundcheck.evaluators.units import Job
 from boundcheck.language.laws import ModelLaw
@@ -58,36 +58,26 @@ class _Drawn:
     axes: tuple[Axis, ...]
 
 
-@dataclass
-class _Open:
-    """The block of an axis that is being evaluated, and the layer of the memo that is forgotten with it."""
-
-    index: int
-    size: int
-    layer: int
-
-
 def blocks_of(job: Job) -> Iterator[ExampleBlock]:
     """The blocks of examples of a job, in order."""
     for index, start in enumerate(range(0, len(job.x), job.examples_at_once)):
         yield ExampleBlock(job, index, start)
 
 
-class ExampleBlock:
+class ExampleBlock(OpenAxes):
     """Some examples and the replicates of a plan's value at them.
 
     Iterating gives float64 tensors of shape (independent values, examples), in blocks.
     """
 
     def __init__(self, job: Job, index: int, start: int) -> None:
+        super().__init__()
         self.job, self.index, self.start = job, index, start
         self.x = job.x[start : start + job.examples_at_once]
         self.size = self.x.shape[0]
         self.sequences: list[SobolNoise] = []
         if job.drawing.kind == "sobol":
             self.sequences = [self._sequences(start + row) for row in range(self.size)]
-        self.open: dict[Axis, _Open] = {}
-        self.memo: list[dict[Any, Any]] = [{}]
 
     def __iter__(self) -> Iterator[Tensor]:
         return averaged(self._replicates(), self.job.drawing.together)
@@ -111,32 +101,6 @@ class ExampleBlock:
 
     def _cannot(self, term: Term, reason: str) -> NoReturn:
         raise CannotCompute(EVALUATOR, term.text, reason)
-
-    # --- blocks of axes ---
-
-    @contextmanager
-    def _opened(self, axis: Axis, index: int, size: int) -> Iterator[None]:
-        before = self.open.get(axis)
-        self.open[axis] = _Open(index, size, len(self.memo))
-        self.memo.append({})
-        try:
-            yield
-        finally:
-            self.memo.pop()
-            if before is None:
-                del self.open[axis]
-            else:
-                self.open[axis] = before
-
-    def _layer(self, variables: frozenset[Var], plates: frozenset[Plate]) -> dict[Any, Any]:
-        """The memo's layer that lives as long as a result stays true."""
-        axes: list[Axis] = [*plates]
-        if variables - {OBSERVED}:
-            axes.append(REPLICATES)
-        return self.memo[max((self.open[axis].layer for axis in axes), default=0)]
-
-    def _size(self, axis: Axis) -> int:
-        return self.open[axis].size
 
     # --- draws ---
 
