@@ -229,6 +229,7 @@ class _Panels:
     inherited: Array
     left: Array
     right: Array
+    noise: Array
 
     @classmethod
     def measure(cls, call: Integrand, entry: Index, low: Array, high: Array) -> _Panels:
@@ -259,12 +260,15 @@ class _Panels:
         if np.ndim(sample.value_error):
             carried = weight * np.asarray(sample.value_error).reshape(shape)
             inherited += half * (np.where(weight == 0, 0.0, carried) @ KRONROD)
-        difference = np.maximum(np.abs(kronrod - gauss), 2 * half * roughness(values))
-        return cls(entry, low, high, scale, kronrod, size, difference, inherited, *at_ends(values, half))
+        rough = 2 * half * roughness(values)
+        # What is no rougher than the values are uncertain is their noise, and counts as inherited.
+        difference = np.maximum(np.abs(kronrod - gauss), np.where(rough > 2 * inherited, rough, 0.0))
+        ends = at_ends(values, half, ((32 + 8 * np.abs(scale)) * EPSILON, inherited / (2 * half)))
+        return cls(entry, low, high, scale, kronrod, size, difference, inherited, *ends)
 
     def missed(self, known: Array) -> Array:
         """For each panel, what a jump or a kink beside its ends may come to."""
-        ends = Ends(self.entry, self.low, self.high, self.scale, self.left, self.right, self.difference)
+        ends = Ends(self.entry, self.low, self.high, self.scale, self.left, self.right, self.noise, self.difference)
         return seams(ends, known)
 
     def sums(self, count: int, missed: Array) -> tuple[Array, Array, Array, Array]:

@@ -57,6 +57,7 @@ def _at_ends() -> tuple[Array, Array]:
 
 
 _AT_LEFT, _AT_RIGHT = _at_ends()
+_AMPLIFIED = np.abs(_AT_RIGHT).sum(axis=0)
 
 
 def roughness(values: Array) -> Array:
@@ -65,10 +66,17 @@ def roughness(values: Array) -> Array:
     return np.where(high > _NOT_FALLING * middle, high, 0.0)
 
 
-def at_ends(values: Array, half: Array) -> tuple[Array, Array]:
-    """Value, slope and curvature at the left and at the right ends of panels of half-widths `half`."""
+def at_ends(values: Array, half: Array, uncertain: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    """Value, slope and curvature at the left and at the right ends, and how far errors of the values move these.
+
+    Args:
+        values: at the nodes of each panel.
+        half: half of the widths of the panels.
+        uncertain: the error of the values in each panel, relative to the largest of them, and what is added.
+    """
     powers = half[:, None] ** np.arange(3.0)
-    return values @ _AT_LEFT / powers, values @ _AT_RIGHT / powers
+    noise = np.abs(values).max(axis=1) * uncertain[0] + uncertain[1]
+    return values @ _AT_LEFT / powers, values @ _AT_RIGHT / powers, noise[:, None] * _AMPLIFIED / powers
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class Ends:
     scale: Array
     left: Array
     right: Array
+    noise: Array
     difference: Array
 
 
@@ -96,24 +105,26 @@ def seams(panels: Ends, known: Array) -> Array:
         return np.zeros(0)
     order = np.lexsort((panels.low, panels.entry))
     a, b = order[:-1], order[1:]
-    joined = (panels.entry[a] == panels.entry[b]) & (panels.low[b] - panels.high[a] <= _near(panels.low[b]))
+    wide = panels.high - panels.low
+    gap = panels.low[b] - panels.high[a]
+    joined = (panels.entry[a] == panels.entry[b]) & (gap <= _near(panels.low[b], np.minimum(wide[a], wide[b])))
     none = np.array([count])  # the number of a panel of no weight, beside which the others end
     alone_right, alone_left = np.append(a[~joined], order[-1]), np.append(order[0], b[~joined])
     first = np.concatenate([a[joined], alone_right, np.repeat(none, len(alone_left))])
     second = np.concatenate([b[joined], np.repeat(none, len(alone_right)), alone_left])
     owner = np.where(first < count, first, second)
     place = np.where(first < count, _with(panels.high, 0.0)[first], _with(panels.low, 0.0)[second])
-    free = ~(np.abs(known[panels.entry[owner]] - place[:, None]) <= _near(place)[:, None]).any(axis=1)
+    free = ~(np.abs(known[panels.entry[owner]] - place[:, None]) <= _near(place, wide[owner])[:, None]).any(axis=1)
     first, second = first[free], second[free]
     scale, difference = _with(panels.scale, -np.inf), _with(panels.difference, 0.0)
-    width = _with(panels.high - panels.low, 0.0)
+    width = _with(wide, 0.0)
     top = np.maximum(scale[first], scale[second])
     factors = np.exp(scale[first] - top), np.exp(scale[second] - top)
-    apart = np.abs(
-        _with(panels.right, 0.0)[first] * factors[0][:, None] - _with(panels.left, 0.0)[second] * factors[1][:, None]
-    )
+    left, right, noise = (_with(values, 0.0) for values in (panels.left, panels.right, panels.noise))
+    one, other = factors[0][:, None], factors[1][:, None]
+    apart = np.abs(right[first] * one - left[second] * other) - noise[first] * one - noise[second] * other
     unseen = _UNSEEN / 2 * np.maximum(width[first], width[second])
-    missed = (apart * unseen[:, None] ** np.arange(1.0, 4.0)).sum(axis=1)
+    missed = (np.maximum(apart, 0.0) * unseen[:, None] ** np.arange(1.0, 4.0)).sum(axis=1)
     owned = np.maximum(difference[first] * factors[0], difference[second] * factors[1])
     missed = np.where(np.isfinite(missed) & (missed > owned), missed, 0.0)  # one without values is lost anyway
     found = np.zeros(count + 1)
@@ -122,8 +133,9 @@ def seams(panels: Ends, known: Array) -> Array:
     return found[:count]
 
 
-def _near(place: Array) -> Array:
-    return 4 * EPSILON * np.abs(place)
+def _near(place: Array, width: Array) -> Array:
+    """How close counts as the same place: between may be a panel that was left out for being so narrow."""
+    return np.maximum(4 * EPSILON * np.abs(place), 0.01 * _UNSEEN * width)
 
 
 def _with(values: Array, last: float) -> Array:
