@@ -298,6 +298,27 @@ def page(rows: list[Caught], right: list[Caught], settings: str) -> Iterator[str
         yield "|---|---|---|---|"
         for row in part:
             yield f"| {' | '.join(row.cells)} |"
+    yield FALSE_ALARMS
+
+
+FALSE_ALARMS = """
+## False alarms
+
+With log p(x) known to be 0, an objective equal to log p(x) is the hardest valid one to leave alone, and one larger by
+1e-9 the hardest wrong one not to pass. Verdicts at alpha = 0.05 for either, with 8 examples and 32 weights (lognormal,
+close and far, and a Pareto law without variance), 2, 5, 20 and 200 replicates in turn, the truth itself as upper bound,
+and the check at simulated data:
+
+| draws of the objective | equal, found to exceed | larger, found to hold |
+|---|---|---|
+| normal | 0.53% | 0.00% |
+| exponential to the left | 0.66% | 0.00% |
+| exponential to the right | 0.34% | 0.02% |
+| minus chi-square of one degree | 0.75% | 0.00% |
+| Student's t of three degrees | 0.20% | 0.00% |
+| minus lognormal | 1.00% | 0.00% |
+
+10,008 runs for each figure; `python tests/test_false_alarms.py` measures them again."""
 
 
 def main() -> None:
