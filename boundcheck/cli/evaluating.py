@@ -97,11 +97,11 @@ def evaluate_command(
         card = _card(model, options, advance)
     if rank() != 0:  # one of several processes: the first one speaks
         return _code(card)
-    _write(card, latex, report, shape)
     if as_json:
         print_json(card.to_json())
     else:
         _show(card, Screen())
+    _write(card, latex, report, shape)
     return _code(card)
 
 

@@ -28,8 +28,9 @@ def main(out: Path, seed: int, quick: bool) -> None:
         sys.exit(2)
     model = f"{Path(__file__).with_name('digits_vae.py')}:vae"
     files = ["--weights", str(out / "vae.safetensors"), "--data", str(out / "digits_test.npz")]
-    command = ["boundcheck", "evaluate", model, *files, "--objective", "denoising_decoupled", "--k", "5000"]
-    click.echo(f"Saved in {out}. To evaluate a file by yourself:\n  {shlex.join(command)}")
+    command = ["boundcheck", "evaluate", model, *files, "--objective", "denoising_decoupled", "--report", "card.html"]
+    click.echo(f"Saved in {out}: open vae.html and dvae.html for the cards with plots and images.")
+    click.echo(f"To evaluate a file by yourself:\n  {shlex.join(command)}")
 
 
 if __name__ == "__main__":

@@ -129,8 +129,9 @@ def evaluate_model(
     if same is not None and split_name(same)[0] != "elbo":
         reference = subject(same, model, parameters=same_parameters, seed=_seed(seed, 90), **options)
         reference.check(data[:1])
-    for each in subjects.values():
-        each.check(data)
+    for each, what in subjects.items():
+        if each == name:
+            what.check(data)
 
     counts = sum(each.replicates for each in subjects.values())
     of = len(data) * (k + counts + (reference.replicates if reference else 0))
@@ -155,8 +156,14 @@ def evaluate_model(
 
     estimates: dict[str, Estimate] = {"elbo": Estimate.of(result.curve.points[0].examples)}
     rounding = {"elbo": result.rounding}
-    for each, what in subjects.items():
-        estimates[each], rounding[each] = what.estimate(kept, report)
+    for each, what in list(subjects.items()):
+        try:
+            estimates[each], rounding[each] = what.estimate(kept, report)
+        except BoundcheckError as error:
+            if each == name:
+                raise
+            notes.append(f"{each} was not evaluated: {_first_line(error)}")
+            del subjects[each]
     compared = None
     if same is not None:
         compared = estimates["elbo"], result.rounding
@@ -179,7 +186,8 @@ def evaluate_model(
     identity: Finding | None = None
     if compared is not None and same is not None and name in estimates:
         slack = rounding[name] + compared[1]
-        identity = same_as(estimates[name], same, compared[0], alpha=alpha / checks, rounding=slack)
+        said = ", ".join([same, *(f"{each} = {value}" for each, value in (same_parameters or {}).items())])
+        identity = same_as(estimates[name], said, compared[0], alpha=alpha / checks, rounding=slack)
     report.finish()
 
     means: dict[str, DatasetMean] = {each: value.mean for each, value in estimates.items()}
