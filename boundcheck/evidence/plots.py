@@ -131,7 +131,7 @@ def _svg(name: str, size: tuple[float, float], draw: Callable[[Any], None]) -> s
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
     # Ids of groups (axes_1, patch_2, ...) are the same in all plots; nothing refers to them.
-    text = re.sub(r' id="[a-zA-Z]+\d*_\d+"', "", re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL))
+    text = re.sub(r' id="[\w.]+_\d+"', "", re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL))
     return text.replace(INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
 
 
