@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, reverse_weights
     from boundcheck.evidence.bidirectional import SimulatedGap, simulate, simulated_gap
     from boundcheck.evidence.card import EvidenceCard
-    from boundcheck.evidence.engine import CurvePoint, IwaeCurve, WeightRun, iwae_curve, log_weights, run
+    from boundcheck.evidence.engine import CurvePoint, IwaeCurve, WeightRun, log_weights, run
     from boundcheck.evidence.evaluation import evaluate_model
     from boundcheck.evidence.from_files import evaluate_files
     from boundcheck.evidence.from_log_weights import evaluate_log_weights
@@ -47,7 +47,6 @@ _HOME = {
     "CurvePoint": "engine",
     "IwaeCurve": "engine",
     "WeightRun": "engine",
-    "iwae_curve": "engine",
     "log_weights": "engine",
     "run": "engine",
     "evaluate_files": "from_files",
@@ -85,7 +84,6 @@ __all__ = [
     "evidence_interval",
     "grid_evidence",
     "interval_of",
-    "iwae_curve",
     "judge",
     "load_data",
     "load_factory",

@@ -6,7 +6,6 @@ curve is a lower bound; an upper one that needs no latent at all comes from coun
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
-
-_ENOUGH_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -66,35 +63,6 @@ class IwaeCurve:
     def best(self) -> CurvePoint:
         """The point of largest k."""
         return self.points[-1]
-
-    def evidence_lower_bound(self, alpha: float) -> float:
-        """A lower confidence limit, at 1 - alpha, of the examples' mean log p(x), in nats: the better of two.
-
-        Markov's assumes nothing about the weights but that examples are independent. A group's mean weight W has
-        E W <= p(x), and the product over the examples has it too, so by Markov's inequality the sum of log W exceeds
-        the sum of log p(x) by log(1/alpha) with probability at most alpha (for one example: Grosse et al. 2015). An
-        average of log W over several groups is below the log of their average weight, for which the same holds.
-
-        Student's is a normal approximation: E IWAE_k <= log p(x), so the mean less t standard errors is a limit as
-        well. It is taken where each example has enough groups to show its spread.
-        """
-        half = alpha / 2
-        markov = self.best.mean.mean - math.log(1 / half) / len(self.best.examples)
-        spread_known = [point for point in self.points if point.groups >= _ENOUGH_GROUPS]
-        limits = [markov, *(_student_limit(point, half) for point in spread_known[-1:])]
-        return max((limit for limit in limits if not math.isnan(limit)), default=-math.inf)
-
-
-def _student_limit(point: CurvePoint, alpha: float) -> float:
-    """Mean less t standard errors, with the degrees of freedom of a sum of variances (Satterthwaite 1946)."""
-    from scipy.special import stdtrit
-
-    variances = [example.standard_error**2 for example in point.examples]
-    total = math.fsum(variances)
-    if not total > 0:  # no spread was seen, which says nothing about its size
-        return math.nan
-    freedom = total**2 / math.fsum(v**2 / (point.groups - 1) for v in variances)
-    return point.mean.mean - float(stdtrit(freedom, 1 - alpha)) * point.mean.monte_carlo_error
 
 
 def discrete_upper_bound(model: TorchModel, x: Tensor) -> float | None:

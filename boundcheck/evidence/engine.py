@@ -336,61 +336,12 @@ def log_weights(
         yield item.examples, weighed.values
 
 
-def iwae_curve(
-    model: object,
-    x: Any,
-    ks: Sequence[int] = KS,
-    *,
-    seed: int = 0,
-    chunk: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> IwaeCurve:
-    """IWAE_k = E log mean_{j<=k} w_j (Burda et al. 2016, eq. 8) for several k, each without bias, from one stream.
-
-    max(ks) weights for each example are cut into disjoint groups: 5000 weights are 5000 groups of 1, 1000 of 5, ...,
-    one of 5000. What is left over where k does not divide max(ks) is not used for that k.
-
-    Args:
-        model: a `TorchModel` or an object with its functions.
-        x: observations of shape (examples, *event).
-        ks: numbers of weights.
-        seed: of all draws.
-        chunk: the most rows handed to the decoder at once.
-        progress: called with the number of weights just computed.
-
-    Raises:
-        BadInput: as `run`, or if any example fails.
-
-    >>> from torch.distributions import Normal
-    >>> from boundcheck.models.torch_model import TorchModel
-    >>> model = TorchModel(
-    ...     prior=lambda: Normal(0.0, 1.0), encoder=lambda x: Normal(x / 2, 0.5**0.5), decoder=lambda z: Normal(z, 1.0)
-    ... )
-    >>> curve = iwae_curve(model, [0.0, 1.0], ks=(1, 10))
-    >>> [(point.k, point.groups, round(point.mean.mean, 4)) for point in curve.points]
-    [(1, 10, -1.3905), (10, 1, -1.3905)]
-    """
-    before = 0
-
-    def report(done: int, of: int) -> None:
-        nonlocal before
-        if progress is not None:
-            progress(done - before)
-        before = done
-
-    result = run(model, x, ks, seed=seed, chunk=chunk, progress=report)
-    for index, why in result.failed.items():
-        raise BadInput(f"x[{index}]", "no result", "log-weights that are numbers", why)
-    return result.curve
-
-
 __all__ = [
     "KS",
     "CurvePoint",
     "IwaeCurve",
     "WeightRun",
     "discrete_upper_bound",
-    "iwae_curve",
     "log_weights",
     "run",
     "summarised",
