@@ -19,6 +19,9 @@ Point: TypeAlias = tuple[Any, ...]
 LARGEST_GRID = 10_000_000
 """Numbers in one array at most; with the temporary ones this is some hundred megabytes."""
 
+_ROOM = 2.0**16
+"""Floats that should lie between two nodes, so that their places are good to a few digits of the gaps."""
+
 
 class Axes:
     """The variables that are bound so far, on the nodes of one rule; the axis of the innermost variable comes first.
@@ -94,6 +97,8 @@ class Axes:
         self._mark(self.sums, density.discrete)
         self._mark(self.multisets, False)
         self._mark(self.bounded, isinstance(density, Uniform))
+        if not density.discrete and _run_together(nodes, blocks):
+            self.hidden = True
         self.depth += 1
         self._fits(nodes, log_weights)
         return nodes, np.broadcast_to(log_weights, np.broadcast_shapes(log_weights.shape, nodes.shape))
@@ -131,6 +136,12 @@ class Axes:
             raise CannotCompute(NAME, self.term.text, why)
         points, logs = table(density)
         return on_axis(points), on_axis(logs), (len(points),)
+
+
+def _run_together(nodes: Array, blocks: tuple[int, ...]) -> bool:
+    """Whether neighbouring nodes are so close, for their size, that floats have no room between them."""
+    parts = np.split(nodes, np.cumsum(blocks)[:-1])
+    return any(np.any(np.diff(part, axis=0) < _ROOM * np.spacing(np.abs(part[1:]))) for part in parts)
 
 
 __all__ = ["LARGEST_GRID", "Axes", "Point"]
