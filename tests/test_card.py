@@ -21,6 +21,7 @@ from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence import EvidenceCard, TrainingObjective, evaluate_log_weights, evaluate_model
 from boundcheck.evidence.html import as_image, to_html
 from boundcheck.evidence.latex import to_latex
+from boundcheck.evidence.objective import estimate
 from boundcheck.models.torch_model import TorchModel
 
 CODE = "<script>alert('x')</script> & \"co\""
@@ -307,6 +308,42 @@ def test_a_model_that_cannot_be_simulated_is_judged_without_that_check() -> None
     assert found.outcome is not None and found.outcome.value == "holds"
     assert found.simulated is None
     assert any("simulated" in note for note in found.notes)
+
+
+def test_where_memory_does_not_suffice_the_chunk_is_halved_and_the_card_says_so() -> None:
+    good = bernoulli_model()
+
+    def tight(rows: int) -> TorchModel:
+        def decoder(z: torch.Tensor) -> Any:
+            if len(z) > rows:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return good.law("likelihood", z)
+
+        return TorchModel(prior=lambda: good.law("prior"), encoder=lambda x: good.law("encoder", x), decoder=decoder)
+
+    options: dict[str, Any] = {"k": 40, "replicates": 50, "simulated": 0, "grid": False, "objective": "iwae:k=2"}
+    plenty, little = (evaluate_model(tight(rows), DATA, **options) for rows in (10**9, 40))
+    assert little.curve.best.mean.mean == pytest.approx(plenty.curve.best.mean.mean, rel=1e-6)
+    assert little.value.mean == pytest.approx(plenty.value.mean, rel=1e-6)
+    assert any(note.startswith("out of memory at iwae:k=2: the chunk was halved") for note in little.notes)
+    assert not any("memory" in note for note in plenty.notes)
+
+
+def test_a_loss_that_is_too_large_for_memory_says_what_to_do() -> None:
+    def loss(model: Any, x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(BadInput, match="smaller --batch"):
+        evaluate_model(bernoulli_model(), DATA, k=5, objective=TrainingObjective(loss, sign="loss"))
+
+
+def test_a_loss_with_a_generator_of_its_own_is_random() -> None:
+    own = torch.Generator().manual_seed(0)
+    noisy = TrainingObjective(lambda model, x: torch.randn(len(x), generator=own), sign="bound")
+    found = estimate(noisy, None, DATA, replicates=10)
+    assert found.random and found.mean.monte_carlo_error > 0.05
+    still = estimate(TrainingObjective(lambda model, x: x.sum(-1), sign="bound"), None, DATA, replicates=10)
+    assert not still.random and still.at(1e-3) == Approximate(float(DATA.sum(-1).mean()), 0.0)
 
 
 def test_a_training_loss_called_elbo_is_judged_as_the_users_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy as np
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute
 from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence.accumulators import Maker
-from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights
+from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, moves
 from boundcheck.evidence.bidirectional import SimulatedGap, simulated_gap
 from boundcheck.evidence.card import ExampleTable
-from boundcheck.evidence.diagnostics import RELIABLE, pareto_k
+from boundcheck.evidence.diagnostics import pareto_k
 from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
 from boundcheck.evidence.verdict import Evidence, LowerBound, UpperBound
 from boundcheck.evidence.wealth import Wealth
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _GRID_TOLERANCE = 1e-4
 _HONEST = 1e-2
 """A quadrature whose own error estimate is larger, in nats, is shown and not used."""
-_GAP_EXAMPLES = 50
+_GAP_EXAMPLES, _CHAINS = 50, 16
 
 
 def wealth_maker(k: int) -> Maker:
@@ -82,25 +83,42 @@ def grid_of(model: TorchModel, x: Tensor, wanted: bool, result: WeightRun, notes
 
 
 def annealed_of(
-    model: TorchModel, x: Tensor, temperatures: int | None, seed: int, notes: list[str]
+    model: TorchModel,
+    x: Tensor,
+    temperatures: int | None,
+    seed: int,
+    notes: list[str],
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[AnnealedWeights | None, SimulatedGap | None]:
     """AIS at the data, and bidirectional Monte Carlo on simulated data, if asked for and possible."""
     if temperatures is None:
         return None, None
-    if isinstance(temperatures, bool) or not isinstance(temperatures, int) or temperatures < 1:
-        raise BadInput("ais", temperatures, "a number of temperatures of at least 1", "for example 100")
+    options: dict[str, Any] = {"temperatures": temperatures, "chains": _CHAINS, "seed": seed, "progress": progress}
     try:
-        found = annealed_weights(model, x, temperatures=temperatures, seed=seed)
+        found = annealed_weights(model, x, **options)
     except CannotCompute as error:
         notes.append(f"no AIS: {error.reason}")
         return None, None
     if found.failed:
         notes.append(f"AIS failed at {len(found.failed)} examples, so its bound is not used")
     try:
-        return found, simulated_gap(model, examples=_GAP_EXAMPLES, temperatures=temperatures, seed=seed)
+        return found, simulated_gap(model, examples=_GAP_EXAMPLES, **options)
     except (BoundcheckError, NotImplementedError, RuntimeError) as error:
         notes.append(f"no bidirectional Monte Carlo: {str(error).splitlines()[0][:200] if str(error) else 'it failed'}")
         return found, None
+
+
+def annealing_moves(examples: int, temperatures: int | None) -> int:
+    """How much `annealed_of` has to do, for progress.
+
+    Raises:
+        BadInput: no number of temperatures.
+    """
+    if temperatures is None:
+        return 0
+    if isinstance(temperatures, bool) or not isinstance(temperatures, int) or temperatures < 1:
+        raise BadInput("ais", temperatures, "a number of temperatures of at least 1", "for example 100")
+    return sum(moves(count, temperatures, _CHAINS) for count in (examples, _GAP_EXAMPLES, _GAP_EXAMPLES))
 
 
 def table_of(result: WeightRun, delta: float, indices: Any = None, grid: GridEvidence | None = None) -> ExampleTable:
@@ -121,4 +139,4 @@ def table_of(result: WeightRun, delta: float, indices: Any = None, grid: GridEvi
     )
 
 
-__all__ = ["RELIABLE", "annealed_of", "bounds_of", "grid_of", "table_of", "wealth_maker"]
+__all__ = ["annealed_of", "annealing_moves", "bounds_of", "grid_of", "table_of", "wealth_maker"]

@@ -15,7 +15,7 @@ from boundcheck.errors import BadInput, BoundcheckError, CannotCompute, require
 from boundcheck.evaluators.averages import DatasetMean
 from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence.audit import Finding, below_simulated_evidence, same_as
-from boundcheck.evidence.bounds import annealed_of, bounds_of, grid_of, table_of, wealth_maker
+from boundcheck.evidence.bounds import annealed_of, annealing_moves, bounds_of, grid_of, table_of, wealth_maker
 from boundcheck.evidence.card import EvidenceCard
 from boundcheck.evidence.curve import discrete_upper_bound
 from boundcheck.evidence.engine import KS, WeightRun, run
@@ -136,7 +136,7 @@ def evaluate_model(
     counts = sum(each.replicates for each in subjects.values())
     of = len(data) * (k + counts + (reference.replicates if reference else 0))
     of += simulated * (2 * min(k, _SIMULATED_K) - 1 + counts) if simulated and subjects else 0
-    report = Progress(progress, of)
+    report = Progress(progress, of + annealing_moves(len(data), ais))
     result = run(
         wrapped,
         data,
@@ -158,7 +158,7 @@ def evaluate_model(
     rounding = {"elbo": result.rounding}
     for each, what in list(subjects.items()):
         try:
-            estimates[each], rounding[each] = what.estimate(kept, report)
+            estimates[each], rounding[each] = what.estimate(kept, report, notes)
         except BoundcheckError as error:
             if each == name:
                 raise
@@ -168,9 +168,9 @@ def evaluate_model(
     if same is not None:
         compared = estimates["elbo"], result.rounding
         if reference is not None:
-            compared = reference.estimate(kept, report)
+            compared = reference.estimate(kept, report, notes)
     source = _simulated(wrapped, data, simulated, k, seed, chunk, report, notes) if subjects else None
-    annealed, gap = annealed_of(wrapped, kept, ais, seed, notes)
+    annealed, gap = annealed_of(wrapped, kept, ais, seed, notes, report)
     upper, quadrature = _upper_bound(wrapped, kept), grid_of(wrapped, kept, grid, result, notes)
     evidence = bounds_of(result, annealed, quadrature, upper, log_evidence)
 
@@ -305,7 +305,7 @@ def _at_simulated(
     what: Subject, source: SimulatedEvidence, alpha: float, report: Progress, notes: list[str]
 ) -> Finding | None:
     try:
-        found, rounding = what.estimate(source.x, report)
+        found, rounding = what.estimate(source.x, report, notes)
     except BoundcheckError as error:
         notes.append(f"{what.name} was not checked at simulated data: {_first_line(error)}")
         return None

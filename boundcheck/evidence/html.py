@@ -69,7 +69,7 @@ def to_html(card: EvidenceCard, *, image_shape: tuple[int, int] | None = None) -
         title=_text(f"{card.objective} of {card.model}"),
         subtitle=_text(f"{card.data}; {card.value.examples} examples; {card.likelihood}".rstrip("; ")),
         verdict=_verdict(card, outcome),
-        figures=_table(HEAD, list(figures(card)), numbers=range(1, 5)),
+        figures=_table(HEAD, list(figures(card)), numbers=range(1, 5), kind="figures"),
         verdicts=_table(
             ("about", "verdict", "why"),
             [(name, each.value if each else "not judged", reading) for name, each, reading in verdicts(card)],
@@ -103,7 +103,9 @@ def _verdict(card: EvidenceCard, outcome: Outcome | None) -> str:
     elif outcome is not None and outcome.value == "violated":
         said = "is not what it is said to be"
     advice = f"<p>What would decide it: {_text(judgement.decide_by)}.</p>" if judgement and judgement.decide_by else ""
-    chance = f"<p class='soft'>Anything on this card is wrong with probability at most {card.alpha:g}.</p>"
+    chance = (
+        f"<p class='soft'>All verdicts of this card together are wrong with probability at most {card.alpha:g}.</p>"
+    )
     kind = outcome.value if outcome else ""
     return (
         f"<div class='verdict {kind}'><strong>{_text(card.objective)}: {_text(said)}</strong>"

@@ -246,6 +246,7 @@ def estimate(
         for mean, error in zip(moments.means().tolist(), moments.standard_errors().tolist(), strict=True):
             results.append(Sampled(mean, error, Bias.NONE, replicates))
         sizes.append(len(rows))
+    drew = drew or any(value.standard_error > 0 for value in results)  # from a generator that only it knows of
     return Estimate.of(results, random=drew, sizes=() if objective.per == "example" else sizes)
 
 

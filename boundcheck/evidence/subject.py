@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from boundcheck.catalogue import objectives
@@ -18,6 +18,7 @@ from boundcheck.evaluators.monte_carlo import prepare, run
 from boundcheck.evidence.objective import Estimate, TrainingObjective, estimate
 from boundcheck.language.build import Formula
 from boundcheck.models.torch_model import TorchModel
+from boundcheck.models.torch_state import out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,19 +58,38 @@ class Subject:
     def check(self, x: Tensor) -> None:
         """Fail at once if it cannot be estimated at all, before the long work."""
         if isinstance(self.source, TrainingObjective):
-            estimate(self.source, self.model, x[: self.source.batch], replicates=2, seed=self.seed)
+            replace(self, replicates=2)._called(self.source, x[: self.source.batch], lambda rows: None)
         else:
             prepare(self.source, self.model, x[:1], n=2, inner=self.inner, **self.parameters)
 
-    def estimate(self, x: Tensor, progress: Callable[[int], None]) -> tuple[Estimate, float]:
-        """Its mean over the examples, and the rounding error of the model's own arithmetic in it, in nats."""
+    def estimate(self, x: Tensor, progress: Callable[[int], None], notes: list[str]) -> tuple[Estimate, float]:
+        """Its mean over the examples, and the rounding error of the model's own arithmetic in it, in nats.
+
+        Where memory does not suffice for a formula, the chunk is halved, and a note says so.
+        """
         if isinstance(self.source, TrainingObjective):
-            found = estimate(self.source, self.model, x, replicates=self.replicates, seed=self.seed, progress=progress)
-            return found, float(abs(found.mean.mean) * _relative_rounding(x)) if math.isfinite(found.mean.mean) else 0.0
-        wrapped = TorchModel.wrap(self.model)
-        options: dict[str, Any] = {"n": self.replicates, "inner": self.inner, "seed": self.seed, "chunk": self.chunk}
-        job = prepare(self.source, wrapped, x, **options, **self.parameters)
-        return Estimate.of(run(job, progress)), job.rounding
+            return self._called(self.source, x, progress)
+        wrapped, chunk = TorchModel.wrap(self.model), self.chunk
+        options: dict[str, Any] = {"n": self.replicates, "inner": self.inner, "seed": self.seed}
+        while True:
+            job = prepare(self.source, wrapped, x, **options, chunk=chunk, **self.parameters)
+            try:
+                return Estimate.of(run(job, progress)), job.rounding
+            except Exception as error:
+                if not out_of_memory(error) or job.chunk <= 1:
+                    raise
+                chunk = job.chunk // 2
+                notes.append(f"out of memory at {self.name}: the chunk was halved to {chunk}")
+
+    def _called(self, source: TrainingObjective, x: Tensor, progress: Callable[[int], None]) -> tuple[Estimate, float]:
+        try:
+            found = estimate(source, self.model, x, replicates=self.replicates, seed=self.seed, progress=progress)
+        except Exception as error:
+            if not out_of_memory(error.__cause__ or error):
+                raise
+            raise BadInput("batch", source.batch, "a batch that fits into memory", "pass a smaller --batch") from error
+        mean = found.mean.mean
+        return found, abs(mean) * _relative_rounding(x) if math.isfinite(mean) else 0.0
 
 
 def subject(
@@ -104,7 +124,7 @@ def subject(
     given = dict(parameters or {})
     if isinstance(objective, str):
         name, named = split_name(objective)
-        formula, given = find_objective(name), named | given
+        formula, given, name = find_objective(name), named | given, objective
     else:
         name, formula = getattr(objective, "__name__", "objective"), objective
     given = _parameters(formula, k, given)
