@@ -21,6 +21,7 @@ from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.monte_carlo import Moments
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
+from boundcheck.evidence.untouched import Untouched
 from boundcheck.language.build import Formula, trace
 from boundcheck.models.torch_model import random_state
 
@@ -138,6 +139,8 @@ def declared(function: Any, *, why_no_formula: str = "", **given: Any) -> Traini
     return TrainingObjective(function, **settings)
 
 
+_ROUNDINGS = 16
+"""How many roundings of its own size a value is granted for the arithmetic that it was computed with."""
 SKEWNESS = 6.0
 """How skewed the draws of an objective may be, for its confidence limits to be valid; an exponential law has 2."""
 
@@ -148,17 +151,21 @@ class Estimate:
 
     Attributes:
         mean: its mean, with its errors.
-        random: whether any call drew random numbers; if none did, the mean has no Monte Carlo error, and zero spread
-            means just that.
+        random: whether any call drew random numbers, or equal calls gave different values; if not, the mean has no
+            Monte Carlo error, and zero spread means just that.
         asymmetry: the skewness that the mean would have if that of each draw were one.
+        rounding: what the arithmetic of the objective's own values may be off by, in nats.
     """
 
     mean: DatasetMean
     random: bool = True
     asymmetry: float = 0.0
+    rounding: float = 0.0
 
     @classmethod
-    def of(cls, values: Sequence[Sampled], *, random: bool = True, sizes: Sequence[int] = ()) -> Estimate:
+    def of(
+        cls, values: Sequence[Sampled], *, random: bool = True, sizes: Sequence[int] = (), rounding: float = 0.0
+    ) -> Estimate:
         """The mean over examples, or over batches of the given sizes, from independent estimates.
 
         With shares a_i, standard errors s_i and n draws each, the asymmetry is
@@ -168,7 +175,7 @@ class Estimate:
         parts = [share * value.standard_error for share, value in zip(shares, values, strict=True)]
         squares, cubes = math.fsum(part**2 for part in parts), math.fsum(part**3 for part in parts)
         asymmetry = cubes / squares**1.5 / math.sqrt(min(value.n for value in values)) if squares > 0 else 0.0
-        return cls(_over_batches(values, sizes) if sizes else over_examples(values), random, asymmetry)
+        return cls(_over_batches(values, sizes) if sizes else over_examples(values), random, asymmetry, rounding)
 
     def at(self, alpha: float) -> Sampled | Approximate:
         """The mean as `boundcheck.claims.decide` compares it at an error probability.
@@ -206,7 +213,9 @@ def estimate(
 
     Each batch is a fixed run of consecutive examples, called `replicates` times, each time with its own state of
     torch's generators. An objective that draws from elsewhere (numpy, random) is not repeatable, but its standard
-    error is right. With `per="batch"`, batches take the place of examples: the data-set error is that of their mean.
+    error is right. It gets a copy of the batch, and what it does to a module's mode and buffers (training mode, batch
+    statistics) is undone after each call. With `per="batch"`, batches take the place of examples: the data-set error
+    is that of their mean.
 
     Args:
         objective: what to call.
@@ -217,7 +226,7 @@ def estimate(
         progress: called with the number of examples just evaluated.
 
     Raises:
-        BadInput: an objective that raises, or returns NaN or numbers of a wrong shape.
+        BadInput: an objective that raises, returns NaN or numbers of a wrong shape, or changes the model's parameters.
 
     >>> from torch.distributions import Normal
     >>> energy = TrainingObjective(lambda model, x: -x.square() + 0.1 * torch.randn(len(x)), sign="loss")
@@ -230,7 +239,8 @@ def estimate(
     scale = objective.scale(x)
     results: list[Sampled] = []
     sizes: list[int] = []
-    drew = False
+    drew, size, as_it_was = False, 0.0, Untouched(model)
+    coarsest = torch.finfo(x.dtype if x.is_floating_point() else torch.get_default_dtype()).eps
     for index, start in enumerate(range(0, len(x), objective.batch)):
         rows = x[start : start + objective.batch]
         moments = Moments(len(rows) if objective.per == "example" else 1, rows.device)
@@ -238,16 +248,21 @@ def estimate(
             unit = index * replicates + replicate
             with random_state(rows.device, scattered_seed(seed, Purpose.OBJECTIVE, unit)), torch.no_grad():
                 before = _random_states(rows.device)
-                values = _values(objective, model, rows, start)
+                with as_it_was.during(objective.name):
+                    values = _values(objective, model, rows.clone(), start)
                 drew = drew or before != _random_states(rows.device)
-            moments.add(scale * values.detach().double().reshape(1, -1))
+            if values.is_floating_point():
+                coarsest = max(coarsest, torch.finfo(values.dtype).eps)
+            moments.add(scale * values.detach().to(rows.device, torch.float64).reshape(1, -1))
             if progress is not None:
                 progress(len(rows))
         for mean, error in zip(moments.means().tolist(), moments.standard_errors().tolist(), strict=True):
             results.append(Sampled(mean, error, Bias.NONE, replicates))
+            size += abs(mean) if math.isfinite(mean) else 0.0
         sizes.append(len(rows))
     drew = drew or any(value.standard_error > 0 for value in results)  # from a generator that only it knows of
-    return Estimate.of(results, random=drew, sizes=() if objective.per == "example" else sizes)
+    rounding = _ROUNDINGS * coarsest * size / len(results)
+    return Estimate.of(results, random=drew, sizes=() if objective.per == "example" else sizes, rounding=rounding)
 
 
 def _random_states(device: torch.device) -> list[Any]:
@@ -268,12 +283,17 @@ def _values(objective: TrainingObjective, model: Any, rows: Tensor, start: int) 
         values = objective.function(model, rows)
     except BoundcheckError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines()
         remedy = f"it raised {type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
         raise BadInput(f"{name}(model, x)", f"x of shape {tuple(rows.shape)}", "a batch it can take", remedy) from error
-    if not isinstance(values, Tensor):
-        raise BadInput(f"the value of {name}", values, "a tensor", "return the loss itself")
+    if isinstance(values, float | int | np.ndarray | np.generic):
+        array = np.asarray(values)
+        if array.dtype.kind in "fiu":
+            values = torch.from_numpy(array if array.dtype in (np.float16, np.float32) else array.astype(np.float64))
+    if not isinstance(values, Tensor) or values.is_complex() or values.dtype == torch.bool:
+        shown = f"of type {values.dtype}" if isinstance(values, Tensor) else values
+        raise BadInput(f"the value of {name}", shown, "a tensor of real numbers", "return the loss itself")
     expected = (len(rows),) if objective.per == "example" else ()
     if tuple(values.shape) != expected:
         other = "batch" if objective.per == "example" and values.numel() == 1 else "example"

@@ -7,7 +7,6 @@ that the model draws itself.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -88,8 +87,7 @@ class Subject:
             if not out_of_memory(error.__cause__ or error):
                 raise
             raise BadInput("batch", source.batch, "a batch that fits into memory", "pass a smaller --batch") from error
-        mean = found.mean.mean
-        return found, abs(mean) * _relative_rounding(x) if math.isfinite(mean) else 0.0
+        return found, found.rounding
 
 
 def subject(
@@ -194,13 +192,6 @@ def _parameters(formula: Formula, k: int, given: dict[str, Any]) -> dict[str, An
         if not keywords and each not in list(names)[2:]:
             raise UnknownName(f"parameter of {shown}", each, list(names)[2:])
     return own
-
-
-def _relative_rounding(x: Tensor) -> float:
-    """What a training loss is granted for the arithmetic that it is computed with: 16 roundings of its own size."""
-    import torch
-
-    return 16 * torch.finfo(x.dtype if x.is_floating_point() else torch.float32).eps
 
 
 __all__ = ["CURVE", "Subject", "find_objective", "split_name", "subject"]
