@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def evaluate_log_weights(
     array = _array("log_weights", log_weights, examples_first)
     result = _run(array, progress)
     indices = result.evaluated
-    evidence = bounds_of(result, log_evidence=log_evidence)
+    evidence = replace(bounds_of(result, log_evidence=log_evidence), has_model=False)
     estimates = {"elbo": Estimate.of(result.curve.points[0].examples)}
     asked = "elbo"
     if objective_values is not None:
@@ -88,7 +89,7 @@ def evaluate_log_weights(
     }
     return EvidenceCard(
         model=name or (str(log_weights) if isinstance(log_weights, str | Path) else "log-weights"),
-        data=f"{len(indices)} examples",
+        data=f"{result.k} draws for each example",
         objective=asked,
         curve=result.curve,
         interval=interval_of(result.accumulators["wealth"], delta=alpha, which=indices),  # type: ignore[arg-type]

@@ -111,6 +111,7 @@ def _tails(axes: Any, card: EvidenceCard) -> None:
     axes.scatter(sizes[known], shapes[known], s=12, color=CURVE, alpha=0.6, linewidths=0)
     axes.axhline(RELIABLE, color=RED, linewidth=1.2)
     axes.set_xscale("log")
+    axes.set_xlim(0.9, 1.1 * card.curve.best.k)
     axes.set_xlabel(f"effective sample size, of {card.curve.best.k}")
     axes.set_ylabel("Pareto k")
 

@@ -49,6 +49,7 @@ class Evidence:
         upper: a bound from above, if there is one.
         known: the mean log p(x) itself, where there is another way to it, and which.
         rounding: an estimate of the error of the model's own floating-point arithmetic.
+        has_model: whether there is a model to anneal and to draw from.
     """
 
     lower: tuple[LowerBound, ...]
@@ -56,6 +57,7 @@ class Evidence:
     upper: UpperBound | None = None
     known: UpperBound | None = None
     rounding: float = 0.0
+    has_model: bool = True
 
     def at_least(self, delta: float) -> tuple[float, str]:
         """A lower confidence limit at 1 - delta, shared by all ways to one, and the way it was found."""
@@ -201,12 +203,13 @@ def _what_would_decide(objective: Estimate, evidence: Evidence, at_least: float,
     noise = 4 * mean.monte_carlo_error
     if mean.mean < yardstick.mean + 3 * (mean.monte_carlo_error + yardstick.monte_carlo_error):
         ways.append("more replicates of the objective" if noise > yardstick.mean - at_least else "more K")
-        ways += ["more examples", f"{ais} (a tighter lower bound)"]
+        ways += ["more examples"] + ([f"{ais} (a tighter lower bound)"] if evidence.has_model else [])
     else:
-        ways += [f"more K or {ais}, if it is below the evidence after all"]
+        tighter = f"more K or {ais}" if evidence.has_model else "more K"
+        ways += [f"{tighter}, if it is below the evidence after all"]
         if evidence.upper is None and evidence.known is None:
             ways.append("an upper bound on the evidence, if it is above")
-    if simulated is None:
+    if simulated is None and evidence.has_model:
         ways.append("simulated data, where the evidence is known from both sides")
     return ", or ".join(ways)
 
