@@ -83,7 +83,8 @@ def _modules(model: Any) -> Iterator[torch.nn.Module]:
         yield model
         return
     parts = list(getattr(model, "__dict__", {}).values())
-    for part in [*parts, *(each for part in parts if isinstance(part, dict) for each in part.values())]:
+    parts += [each for some in parts if isinstance(some, dict) for each in some.values()]
+    for part in parts:
         if isinstance(part, torch.nn.Module):
             yield part
         elif inspect.ismethod(part) and isinstance(part.__self__, torch.nn.Module):
