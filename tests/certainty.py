@@ -19,7 +19,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import mpmath
-from certainty_families import Case, gaussian_planes, gaussian_points, gaussian_spaces, laws, tables
+from certainty_families import (
+    Case,
+    copies,
+    gaussian_planes,
+    gaussian_points,
+    gaussian_spaces,
+    laws,
+    mixed_encoders,
+    tables,
+)
 from mpmath import mp, mpf
 
 from boundcheck.claims.decide import Outcome, decide
@@ -28,10 +37,12 @@ from boundcheck.evaluators.values import Approximate, Bias, Enclosure, Exact, Sa
 
 FAMILIES: dict[str, tuple[Callable[[int, int], Iterator[Case]], int]] = {
     "tables": (tables, 90),
-    "laws": (laws, 120),
+    "laws": (laws, 110),
     "gaussian_points": (gaussian_points, 150),
-    "gaussian_planes": (gaussian_planes, 12),
+    "gaussian_planes": (gaussian_planes, 18),
     "gaussian_spaces": (gaussian_spaces, 80),
+    "copies": (copies, 10),
+    "mixed_encoders": (mixed_encoders, 160),
 }
 """Generators of models, and how many models of each the whole sweep takes."""
 
@@ -148,7 +159,7 @@ def ratio_of(value: Any, truth: Any, digits: int) -> float | str:
 
 
 def shown(value: Any) -> str:
-    return repr(value) if not isinstance(value, mpmath.mpf) else mpmath.nstr(value, 25)
+    return repr(value) if not isinstance(value, mpmath.mpf) else str(mpmath.nstr(value, 25))
 
 
 def examine(case: Case) -> Report:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import oracle
+from certainty_copies import COPIES, FEWEST_DIGITS, copies_truths
 from certainty_truth import Affine, Law, Observed, OneLatent, gaussian_truths, one_latent_truths
 from expected import OBJECTIVES
 from helpers import finite, truth
@@ -136,7 +137,17 @@ FORMULAS: dict[str, Term] = {
     "hvm": trace(o.hvm),
     "hvm_prior": trace(o.hvm_prior),
     "hvm_optimal": trace(o.hvm_optimal),
+    "beta_denoising": trace(o.beta_denoising, beta="1/2"),
+    "marginal_negative_entropy": trace(o.marginal_negative_entropy),
 }
+FORMULAS |= {f"perturbative {n}": trace(o.perturbative, order=n, v0=1) for n in (1, 2, 3)}
+FORMULAS |= {f"sivi {k}": trace(o.sivi, k=k) for k in (2, 3)}
+FORMULAS |= {f"sivi_without {k}": trace(o.sivi_without, k=k) for k in (1, 2, 3)}
+for _k in COPIES:
+    FORMULAS |= {f"{each.__name__} {_k}": trace(each, k=_k) for each in (
+        o.iwae, o.jvi, o.harmonic_mean, o.diwae_coupled, o.diwae_fresh, o.diwae_decoupled)}  # fmt: skip
+    FORMULAS |= {f"renyi_finite {a} {_k}": trace(o.renyi_finite, alpha=a, k=_k) for a in ("1/2", "1/4", "2")}
+    FORMULAS |= {f"cubo_finite {n} {_k}": trace(o.cubo_finite, n=n, k=_k) for n in ("3/2", "2")}
 
 
 def dyadic(rng: Random, low: float, high: float, grain: int = 16) -> float:
@@ -188,60 +199,97 @@ def random_likelihood(rng: Random, kind: str, most: int) -> list[Observed]:
     return [Observed(kind, slope, shift, float(x), dyadic(rng, 0.375, 1.5))]
 
 
+def one_latent(rng: Random, corrupts: bool, kind: str | None = None) -> tuple[OneLatent, ContinuousModel, Any]:
+    """A random model, its encoder of some kind: what the truths need to know of it, itself, and the observation."""
+    likelihood = rng.choice(LIKELIHOODS)
+    kinds = ("normal",) if likelihood == "poisson" else ("normal", "normal", "logistic", "laplace", "uniform")
+    base = random_law(rng, rng.choice(kinds) if kind is None else kind)
+    seen = random_likelihood(rng, likelihood, 1 if corrupts else 4)
+    prior = random_law(rng, rng.choice(PRIORS))
+    if base.kind == "uniform" and rng.random() < 0.5:  # else the ELBO is -inf with a uniform prior
+        prior = Law("uniform", base.location - 1.5, base.scale + 3)
+    pull = dyadic(rng, -1, 1) if corrupts else 0.0
+    x: tuple[float, ...] = tuple(int(s.x) if s.kind in ("bernoulli", "binomial", "poisson") else s.x for s in seen)
+
+    def at(v: float) -> Law:
+        return Law(base.kind, base.location + pull * v, base.scale, base.extra)
+
+    points: tuple[float, ...] = ()
+    chances: tuple[float, ...] = ()
+    own: tuple[float, ...] = ()
+    if corrupts:
+        points = tuple(sorted({dyadic(rng, -2, 2, 4) for _ in range(rng.choice((2, 3)))}))
+        cut = rng.sample(range(1, 8), len(points) - 1)
+        ends = [0, *sorted(cut), 8]
+        chances = tuple((b - a) / 8 for a, b in pairwise(ends))
+        own = (*(1 / 2**i for i in range(1, len(points))), 1 / 2 ** max(len(points) - 1, 0))
+    known = OneLatent(
+        prior, seen, at(x[0]) if corrupts else base,
+        tuple((c, at(v)) for c, v in zip(chances, points, strict=True)), own,
+    )  # fmt: skip
+    model = ContinuousModel(
+        as_density(prior),
+        lambda z: [as_likelihood(each, z) for each in seen],
+        (lambda v: as_density(base, base.location + pull * v)) if corrupts else (lambda v: as_density(base)),
+        (lambda v: Discrete(dict(zip(points, chances, strict=True)))) if corrupts else None,
+        (lambda z, v: Discrete(dict(zip(points, own, strict=True)))) if corrupts else None,
+    )
+    return known, model, x if len(seen) > 1 else next(iter(x))
+
+
+def integrals(model: ContinuousModel, x: Any, **effort: Any) -> dict[str, Answer]:
+    """The evaluators of models with any laws, quadrature with some `effort`."""
+    return {
+        "integration": partial(integration.evaluate, model=model, x=x),
+        "quadrature": partial(quadrature.evaluate, model=model, x=x, **effort),
+        "Gauss-Hermite": partial(gauss_hermite.evaluate, model=model, x=x),
+    }
+
+
 def laws(count: int, seed: int) -> Iterator[Case]:
     """One latent variable: every kind of prior, likelihood and encoder, half of the models with a corruption."""
     rng = Random(seed)
     for number in range(count):
-        likelihood = rng.choice(LIKELIHOODS)
-        corrupts = number % 2 == 0
-        kinds = ("normal",) if likelihood == "poisson" else ("normal", "normal", "logistic", "laplace", "uniform")
-        base = random_law(rng, rng.choice(kinds))
-        seen = random_likelihood(rng, likelihood, 1 if corrupts else 4)
-        prior = random_law(rng, rng.choice(PRIORS))
-        if base.kind == "uniform" and rng.random() < 0.5:  # else the ELBO is -inf with a uniform prior
-            prior = Law("uniform", base.location - 1.5, base.scale + 3)
-        pull = dyadic(rng, -1, 1) if corrupts else 0.0
-        x = tuple(int(s.x) if s.kind in ("bernoulli", "binomial", "poisson") else s.x for s in seen)
-        observed = x if len(x) > 1 else x[0]
-
-        def at(v: float, base: Law = base, pull: float = pull) -> Law:
-            return Law(base.kind, base.location + pull * v, base.scale, base.extra)
-
-        points, chances, own = (), (), ()
-        if corrupts:
-            points = tuple(sorted({dyadic(rng, -2, 2, 4) for _ in range(rng.choice((2, 3)))}))
-            cut = rng.sample(range(1, 8), len(points) - 1)
-            ends = [0, *sorted(cut), 8]
-            chances = tuple((b - a) / 8 for a, b in pairwise(ends))
-            own = (*(1 / 2**i for i in range(1, len(points))), 1 / 2 ** max(len(points) - 1, 0))
-        known = OneLatent(
-            prior, seen, at(x[0]) if corrupts else base,
-            tuple((c, at(v)) for c, v in zip(chances, points, strict=True)), own,
-        )  # fmt: skip
+        known, model, observed = one_latent(rng, corrupts=number % 2 == 0)
         truths = one_latent_truths(known)
         if "log_evidence" not in truths:
             continue
-        model = ContinuousModel(
-            as_density(prior),
-            lambda z, seen=seen: [as_likelihood(each, z) for each in seen],
-            (lambda v, base=base, pull=pull: as_density(base, base.location + pull * v))
-            if corrupts
-            else (lambda v, base=base: as_density(base)),
-            (lambda v, p=points, c=chances: Discrete(dict(zip(p, c, strict=True)))) if corrupts else None,
-            (lambda z, v, p=points, r=own: Discrete(dict(zip(p, r, strict=True)))) if corrupts else None,
-        )
-        yield Case(
-            "one latent, any laws",
-            f"laws, seed {seed}, model {number}",
-            {name: FORMULAS[name] for name in truths},
-            truths,
-            {
-                "integration": partial(integration.evaluate, model=model, x=observed),
-                "quadrature": partial(quadrature.evaluate, model=model, x=observed),
-                "Gauss-Hermite": partial(gauss_hermite.evaluate, model=model, x=observed),
-            },
-            digits=20,
-        )
+        name = f"laws, seed {seed}, model {number}"
+        terms = {name: FORMULAS[name] for name in truths}
+        yield Case("one latent, any laws", name, terms, truths, integrals(model, observed), digits=20)
+
+
+def copies(count: int, seed: int) -> Iterator[Case]:
+    """One latent variable again: objectives of K samples, and what else `laws` has not, half with a corruption."""
+    rng = Random(seed)
+    for number in range(count):
+        known, model, observed = one_latent(rng, corrupts=number % 2 == 0)
+        truths = copies_truths(known)
+        if "log_evidence" not in truths:
+            continue
+        terms = {name: FORMULAS[name] for name in truths}
+        name = f"copies, seed {seed}, model {number}"
+        answers = integrals(model, observed, tolerance=1e-7, most_nodes=1_000_000)
+        quick = tuple(name for name in terms if name not in ("sivi 3", "sivi_without 3"))
+        asked = {"integration": quick}
+        yield Case("one latent, copies", name, terms, truths, answers, digits=FEWEST_DIGITS, asked=asked)
+
+
+def mixed_encoders(count: int, seed: int) -> Iterator[Case]:
+    """Discrete mixtures of encoders with edges, kinks or several modes: quadrature alone, on many models."""
+    rng = Random(seed)
+    for number in range(count):
+        kind = ("uniform", "laplace", "uniform", "mixture", "logistic")[number % 5]
+        known, model, observed = one_latent(rng, corrupts=True, kind=kind)
+        truths = copies_truths(known, copies=False)
+        names = ("log_evidence", "marginal_elbo", "hvm_optimal", "hvm_prior", "sivi 1", "marginal_negative_entropy")
+        truths = {name: truths[name] for name in names if name in truths}
+        if "log_evidence" not in truths:
+            continue
+        terms = {name: FORMULAS[name] for name in truths}
+        name = f"mixed encoders, seed {seed}, model {number}"
+        answers = {"quadrature": integrals(model, observed)["quadrature"]}
+        yield Case("one latent, mixed encoders", name, terms, truths, answers, digits=FEWEST_DIGITS)
 
 
 # --- Gaussian models -------------------------------------------------------------------------------------------------
@@ -376,11 +424,15 @@ def _gaussian(
         answers["quadrature"] = partial(quadrature.evaluate, model=model, x=x)
         answers["Gauss-Hermite"] = partial(gauss_hermite.evaluate, model=model, x=x)
     if sampled is not None:
-        answers["Monte Carlo"] = partial(agreement_evaluators(sampled)["Monte Carlo"], model=linear, x=x)
+        answers["Monte Carlo"] = partial(_sampled, agreement_evaluators(sampled)["Monte Carlo"], linear, x)
     if not all(Fraction(repr(v)) == Fraction(v) for law in laws.values() for v in law.covariance.ravel().tolist()):
         del answers["closed form, enclosed"]  # it reads the decimals that floats print as, which is another model
     terms = {key: FORMULAS[key] for key in truths}
     yield Case(family, f"{family}, {name}", terms, truths, answers, asked={"Monte Carlo": LINEAR})
+
+
+def _sampled(evaluator: Any, model: LinearGaussianModel, x: Any, term: Term) -> Any:
+    return evaluator(term, model=model, x=x)
 
 
 def _written_out(parts: dict[str, Any]) -> dict[str, Affine]:
@@ -395,4 +447,7 @@ def _written_out(parts: dict[str, Any]) -> dict[str, Affine]:
     return found
 
 
-__all__ = ["FORMULAS", "LINEAR", "Case", "gaussian_planes", "gaussian_points", "gaussian_spaces", "laws", "tables"]
+__all__ = [
+    "FORMULAS", "LINEAR", "Case", "copies", "gaussian_planes", "gaussian_points", "gaussian_spaces", "laws",
+    "mixed_encoders", "tables",
+]  # fmt: skip

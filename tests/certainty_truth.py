@@ -206,7 +206,9 @@ class Law:
             return constant - (self.extra + 1) / 2 * f.log1p(t * t / self.extra)
         assert self.kind == "mixture"  # 1/4 of this normal law and 3/4 of one that is twice as wide, `extra` away
         u = (v - self.location - self.extra) / (2 * self.scale)
-        return constant + f.log(f.exp(-t * t / 2) / 4 + 3 * f.exp(-u * u / 2) / 8 + (0 if f is mp else 1e-300))
+        if f is mp:
+            return constant + f.log(f.exp(-t * t / 2) / 4 + 3 * f.exp(-u * u / 2) / 8)
+        return constant + np.logaddexp(-t * t / 2 - np.log(4 + 0 * t), np.log(0.375 + 0 * u) - u * u / 2)
 
     def places(self) -> list[tuple[float, float]]:
         if self.kind == "uniform":
