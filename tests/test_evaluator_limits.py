@@ -53,6 +53,7 @@ def test_leaving_the_field_names_the_term() -> None:
     ("formula", "error", "message"),
     [
         (lambda m, x: E(m.encoder(x).copies(3_000_000), lambda z: mean(w(m, x, z))), CannotCompute, "multisets"),
+        (lambda m, x: E(m.encoder(x).copies(10_000), lambda z: mean(w(m, x, z))), CannotCompute, "10001 multisets are"),
         (lambda m, x: E(m.encoder(x), lambda z: z + 1), CannotCompute, "labels, not numbers"),
         (lambda m, x: E(m.encoder(x), lambda z: m.prior().log_prob(z + 0 * z + 1)), CannotCompute, "not a variable"),
         (

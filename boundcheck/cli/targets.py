@@ -152,6 +152,8 @@ def _load(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         exec(code, module.__dict__)
+    except BoundcheckError as error:  # it may be about another object of the file than the one that was asked for
+        raise BoundcheckError(f"{path}, line {_line_in(str(path), error)}: {error}") from None
     finally:
         sys.path.pop(0)
     return module

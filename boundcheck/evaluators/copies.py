@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, islice
+from itertools import combinations_with_replacement, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -81,12 +81,12 @@ def multisets(states: int, k: int, rows: int) -> Iterator[tuple[NDArray[np.intp]
     while block := list(islice(everything, rows)):
         entries = np.array(block, dtype=np.intp)
         orderings = np.empty(len(block), dtype=object)
-        total = math.factorial(k)
         for i, row in enumerate(block):
-            ways, run = total, 1
-            for j in range(1, k):
-                run = run + 1 if row[j] == row[j - 1] else 1
-                ways //= run
+            ways, placed = 1, 0
+            for _, run in groupby(row):
+                repeats = sum(1 for _ in run)
+                placed += repeats
+                ways *= math.comb(placed, repeats)
             orderings[i] = ways
         yield entries, orderings
 

@@ -47,6 +47,9 @@ from boundcheck.models.finite import FiniteModel
 MOST_MULTISETS = 1_000_000
 """The largest number of multisets of K copies that will be enumerated."""
 
+MOST_ENTRIES = 50_000_000
+"""The largest number of copies in all of these together."""
+
 
 class Traversal:
     """Evaluates terms on one finite model at one observation.
@@ -361,6 +364,8 @@ class Traversal:
             return self.cannot(
                 members[0], f"{k} copies of {states} states are {count} multisets, more than {MOST_MULTISETS}"
             )
+        if count * k > MOST_ENTRIES:
+            return self.cannot(members[0], f"{k} copies in each of {count} multisets are more than {MOST_ENTRIES}")
         with self._bound({var: slice(0, size) for var, size in zip(variables, sizes, strict=True)}):
             weights = self._weights(members[0].law, members[0].var, members[0])
             for link in members[1:]:
