@@ -26,6 +26,7 @@ from boundcheck.evidence.intervals import interval_of
 from boundcheck.evidence.loading import mapped_array
 from boundcheck.evidence.objective import Estimate
 from boundcheck.evidence.verdict import ALPHA, Judgement, judge
+from boundcheck.evidence.weights import ROUNDINGS
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ else:
 
 _BLOCK = 1 << 21
 """Numbers that are read at once."""
+_LARGEST = 1e100
 
 
 def evaluate_log_weights(
@@ -85,14 +87,19 @@ def evaluate_log_weights(
         estimates[asked] = _values(objective_values, examples_first, array.shape[1], indices)
     share = alpha / len(estimates)
     judgements: dict[str, Judgement] = {
-        each: judge(each, value, evidence, alpha=share) for each, value in estimates.items()
+        each: judge(each, value, evidence, rounding=value.rounding, alpha=share) for each, value in estimates.items()
     }
     return EvidenceCard(
         model=name or (str(log_weights) if isinstance(log_weights, str | Path) else "log-weights"),
         data=f"{result.k} draws for each example",
         objective=asked,
         curve=result.curve,
-        interval=interval_of(result.accumulators["wealth"], delta=alpha, which=indices),  # type: ignore[arg-type]
+        interval=interval_of(
+            result.accumulators["wealth"],  # type: ignore[arg-type]
+            delta=alpha,
+            which=indices,
+            rounding=result.rounding,
+        ),
         estimates={each: value.mean for each, value in estimates.items()},
         judgements=judgements,
         examples=table_of(result, alpha),
@@ -135,13 +142,14 @@ def _run(array: NDArray[Any], progress: Callable[[int, int], None] | None) -> We
     columns = examples if array.flags.c_contiguous else max(1, _BLOCK // draws)
     rows, done = max(1, _BLOCK // min(columns, examples)), 0
     failed: dict[int, str] = {}
+    largest = 0.0
     states: list[dict[str, Mapping[str, NDArray]]] = []
     for first in range(0, examples, columns):
         block = array[:, first : first + columns]
         kept = {name: maker(block.shape[1], 0) for name, maker in makers.items()}
         for start in range(0, draws, rows):
             values = np.array(block[start : start + rows], dtype=np.float64, order="C")
-            _look(values, start, first, failed)
+            largest = max(largest, _look(values, start, first, failed))
             part = torch.from_numpy(values)
             for each in kept.values():
                 each.add(part)
@@ -153,19 +161,32 @@ def _run(array: NDArray[Any], progress: Callable[[int, int], None] | None) -> We
         index, why = next(iter(failed.items()))
         raise BadInput("log_weights", f"all examples fail, such as {index}", "some example without NaN", why)
     merged = {name: kind.merged([joined([state[name] for state in states])]) for name, kind in kinds.items()}
-    return summarised(merged, ks, draws, dict(sorted(failed.items())))
+    return summarised(merged, ks, draws, dict(sorted(failed.items())), _rounding(array.dtype, largest))
 
 
-def _look(values: NDArray[np.float64], start: int, first: int, failed: dict[int, str]) -> None:
-    """Name what is not a log-weight."""
-    if np.isposinf(values).any():
-        draw, example = (int(each) for each in np.argwhere(np.isposinf(values))[0])
-        place = f"log_weights[{start + draw}, {first + example}]"
-        raise BadInput(place, math.inf, "a finite log-weight or -inf (nats)", "a density of zero was divided by")
+def _rounding(dtype: np.dtype[Any], largest: float) -> float:
+    """How far off, in nats, numbers of such a size may be that were kept in a type shorter than float64: by half a
+    unit in the last place, and by what the arithmetic of a model in float32 is granted.
+    """
+    if dtype.kind != "f" or dtype.itemsize >= 8:
+        return 0.0
+    return (float(np.finfo(dtype).eps) / 2 + ROUNDINGS * float(np.finfo(np.float32).eps)) * largest
+
+
+def _look(values: NDArray[np.float64], start: int, first: int, failed: dict[int, str]) -> float:
+    """Name what is not a log-weight; the size of the largest that is finite."""
+    sizes = np.abs(values)
+    wrong = np.isposinf(values) | ((sizes > _LARGEST) & np.isfinite(values))
+    if wrong.any():
+        draw, example = (int(each) for each in np.argwhere(wrong)[0])
+        place, value = f"log_weights[{start + draw}, {first + example}]", float(values[draw, example])
+        remedy = "a density of zero was divided by" if value == math.inf else "no model has such a density"
+        raise BadInput(place, value, "a finite log-weight or -inf (nats)", remedy)
     missing = np.isnan(values)
     for example in np.flatnonzero(missing.any(0)).tolist():
         draw = int(np.flatnonzero(missing[:, example])[0])
         failed.setdefault(first + example, f"the log-weight of draw {start + draw} is NaN")
+    return float(np.max(sizes, where=np.isfinite(values), initial=0.0))
 
 
 def _values(given: Any, examples_first: bool, examples: int, kept: NDArray[np.intp]) -> Estimate:
@@ -189,7 +210,9 @@ def _values(given: Any, examples_first: bool, examples: int, kept: NDArray[np.in
     with np.errstate(invalid="ignore"):
         errors = values.std(0, ddof=1) / math.sqrt(count) if count > 1 else np.zeros(values.shape[1])
     rows = [Sampled(m, e, Bias.NONE, count) for m, e in zip(values.mean(0).tolist(), errors.tolist(), strict=True)]
-    return Estimate.of(rows, random=not plain)
+    finite = np.abs(values[np.isfinite(values)])
+    rounding = _rounding(array.dtype, float(finite.mean()) if finite.size else 0.0)
+    return Estimate.of(rows, random=not plain, rounding=rounding)
 
 
 __all__ = ["evaluate_log_weights"]

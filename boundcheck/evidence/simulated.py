@@ -21,6 +21,7 @@ from boundcheck.evaluators.values import json_float
 from boundcheck.evidence.engine import log_weights
 from boundcheck.evidence.intervals import Label
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
+from boundcheck.evidence.weights import ROUNDINGS
 from boundcheck.models.torch_model import TorchModel, random_state
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ class SimulatedEvidence:
         lower: log mean_{k<=K} w(z_k) for z_k ~ q(.|x), of shape (examples,): E of it is at most log p(x).
         upper: the same with z_1 the posterior draw z*: E of it is at least log p(x).
         k: K.
+        rounding: an estimate, in nats, of the error of the model's own arithmetic in them.
     """
 
     x: Tensor
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     k: int
+    rounding: float = 0.0
     label: Label = Label.SIMULATED
 
     def interval(self, delta: float) -> tuple[float, float]:
@@ -57,14 +60,15 @@ class SimulatedEvidence:
 
             mean log W - log(2/delta)/N <= mean log p(x) <= mean log W* + log(2/delta)/N.
 
-        Nothing is assumed about the weights (Grosse, Ghahramani & Adams 2015, for one example).
+        Nothing is assumed about the weights (Grosse, Ghahramani & Adams 2015, for one example). Both limits are moved
+        outwards by `rounding`.
 
         Raises:
             BadInput: a delta outside (0, 1).
         """
         if not 0 < delta < 1:
             raise BadInput("delta", delta, "an error probability between 0 and 1")
-        price = math.log(2 / delta) / len(self.lower)
+        price = math.log(2 / delta) / len(self.lower) + self.rounding
         return float(self.lower.mean()) - price, float(self.upper.mean()) + price
 
     def to_json(self, delta: float) -> dict[str, Any]:
@@ -128,9 +132,13 @@ def simulate(
             x = x.to(dtype)
         prior, law = wrapped.law("prior"), wrapped.law("likelihood", latent)
         encoder = wrapped.law("encoder", x)
-        special = _log_joint(wrapped, prior, law, x, latent) - wrapped.log_prob(
-            "encoder", encoder, latent, latent.shape[1:]
-        )
+        log_joint = _log_joint(wrapped, prior, law, x, latent)
+        special = log_joint - wrapped.log_prob("encoder", encoder, latent, latent.shape[1:])
+        # Rounding can take a draw out of its own law's support; such a pair is no draw of it, and bounds nothing.
+        special = torch.where(log_joint.isneginf(), math.inf, special)
+        kind = log_joint.dtype if log_joint.is_floating_point() else torch.get_default_dtype()
+        sizes = log_joint.abs().nan_to_num(0.0, posinf=0.0)
+        rounding = ROUNDINGS * torch.finfo(kind).eps * float(sizes.max())
     low = np.full(examples, -math.inf)
     rest = np.full(examples, -math.inf)
     # One stream of 2K - 1 weights: the first K for the lower bound, the others beside the posterior draw.
@@ -146,7 +154,7 @@ def simulate(
         if progress is not None:
             progress(block.size)
     upper = np.logaddexp(rest, special.double().cpu().numpy())
-    return SimulatedEvidence(x, low - math.log(k), upper - math.log(k), k)
+    return SimulatedEvidence(x, low - math.log(k), upper - math.log(k), k, rounding)
 
 
 def _log_joint(model: TorchModel, prior: Any, law: Any, x: Tensor, z: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ else:
 
 _NOISE_ROWS = 8 * UNIT
 """Rows of noise that are drawn at once for a fused log-weight, which cuts them into chunks of its own."""
-_ROUNDINGS = 64
+ROUNDINGS = 64
 """How many roundings of its own size a log-density is granted: sums over pixels and units, pairwise added."""
 
 
@@ -268,7 +268,7 @@ class _Pass:
         """Keep an estimate, in nats, of how far off arithmetic in a type may make a log-density of that size."""
         eps = torch.finfo(dtype if dtype.is_floating_point else torch.get_default_dtype()).eps
         if math.isfinite(largest):
-            self.rounding = max(self.rounding, _ROUNDINGS * eps * largest)
+            self.rounding = max(self.rounding, ROUNDINGS * eps * largest)
 
     def _check_support(self, law: Distribution) -> None:
         """Data outside a support that is the same for every latent are found once, not at every draw."""
@@ -328,4 +328,4 @@ def unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-__all__ = ["Weighed", "Weigher", "decoding", "in_float32", "unvalidated"]
+__all__ = ["ROUNDINGS", "Weighed", "Weigher", "decoding", "in_float32", "unvalidated"]
