@@ -152,7 +152,7 @@ def evidence(
     """As if log p(x) were at least `value`, at any probability, and IWAE-1000 were there too."""
     given = None if known is None else UpperBound(known, "given")
     yardstick = ("IWAE-1000", DatasetMean(value, 0.001, 0.1, Bias.NONE, 1000, 20))
-    return Evidence((LowerBound("weights", lambda delta: value),), yardstick, upper, given, rounding)
+    return Evidence((LowerBound("weights", lambda delta: value),), yardstick, upper, given, rounding=rounding)
 
 
 def estimate(value: float, error: float = 0.001, bias: Bias = Bias.NONE) -> Estimate:

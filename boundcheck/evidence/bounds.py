@@ -52,9 +52,10 @@ def bounds_of(
     if annealed is not None and not annealed.failed:
         ways.append(LowerBound("AIS", annealed.bound))
     known = None if log_evidence is None else UpperBound(log_evidence, "given")
-    if known is None and grid is not None and _is_honest(grid):
-        known = UpperBound(grid.mean, "quadrature, an estimate")
-    return Evidence(tuple(ways), (f"IWAE-{best.k}", best.mean), upper, known, result.rounding)
+    integral = None
+    if grid is not None and _is_honest(grid):
+        integral = UpperBound(grid.mean, "quadrature, an estimate")
+    return Evidence(tuple(ways), (f"IWAE-{best.k}", best.mean), upper, known, integral, result.rounding)
 
 
 def _is_honest(grid: GridEvidence) -> bool:

@@ -48,6 +48,8 @@ class Evidence:
         yardstick: the largest IWAE_K by name, and its estimate.
         upper: a bound from above, if there is one.
         known: the mean log p(x) itself, where there is another way to it, and which.
+        integral: an estimate of it by quadrature. Mass that it missed makes it too small, and nothing tells; so it is
+            held against an objective from below alone.
         rounding: an estimate of the error of the model's own floating-point arithmetic.
         has_model: whether there is a model to anneal and to draw from.
     """
@@ -56,6 +58,7 @@ class Evidence:
     yardstick: tuple[str, DatasetMean]
     upper: UpperBound | None = None
     known: UpperBound | None = None
+    integral: UpperBound | None = None
     rounding: float = 0.0
     has_model: bool = True
 
@@ -113,6 +116,7 @@ def judge(
     evidence: Evidence,
     *,
     simulated: Finding | None = None,
+    can_simulate: bool = True,
     rounding: float = 0.0,
     alpha: float = ALPHA,
 ) -> Judgement:
@@ -133,6 +137,7 @@ def judge(
         objective: its estimate over the examples.
         evidence: what is known of their mean log p(x).
         simulated: the check at simulated data, if it was made; it has its own error probability.
+        can_simulate: whether that check can be made of it, for the advice on what would decide.
         rounding: the error of the model's own floating-point arithmetic in the objective, in nats; the evidence has its
             own beside it.
         alpha: the probability of a wrong result of the check at the data.
@@ -147,7 +152,7 @@ def judge(
         outcome, guarantee, reading = Outcome.VIOLATED, Guarantee.STATISTICAL, simulated.reading
     error = sum(each.error_probability for each in findings if each.outcome is outcome)
     if outcome is Outcome.UNDECIDED:
-        error, decide_by = 0.0, _what_would_decide(objective, evidence, at_least, simulated)
+        error, decide_by = 0.0, _what_would_decide(objective, evidence, at_least, can_simulate and simulated is None)
     return Judgement(name, outcome, guarantee, error, reading, at_least, at_most, findings, decide_by)
 
 
@@ -166,6 +171,9 @@ def _at_the_data(
         known, name = evidence.known.value, evidence.known.source
         below.append((known.value - known.error - rounding, name, Guarantee.NUMERICAL))
         above.append((known.value + known.error + rounding, name, Guarantee.NUMERICAL))
+    if evidence.integral is not None:
+        integral, name = evidence.integral.value, evidence.integral.source
+        below.append((integral.value - integral.error - rounding, name, Guarantee.NUMERICAL))
     at_least, at_most = max(each[0] for each in below), min((each[0] for each in above), default=None)
 
     # Only "holds" means anything here: being above a lower limit of the evidence is not being above the evidence.
@@ -192,7 +200,7 @@ def _position(objective: Estimate, evidence: Evidence, reason: str) -> str:
     return reason or f"it is {abs(gap):.2g} from {name}, which is within the error allowed for"
 
 
-def _what_would_decide(objective: Estimate, evidence: Evidence, at_least: float, simulated: Finding | None) -> str:
+def _what_would_decide(objective: Estimate, evidence: Evidence, at_least: float, simulate: bool) -> str:
     """Advice for an undecided verdict: which of the errors stands in the way, and who could take it away."""
     mean, (_, yardstick) = objective.mean, evidence.yardstick
     if not math.isfinite(mean.mean) or math.isnan(mean.monte_carlo_error):
@@ -209,7 +217,7 @@ def _what_would_decide(objective: Estimate, evidence: Evidence, at_least: float,
         ways += [f"{tighter}, if it is below the evidence after all"]
         if evidence.upper is None and evidence.known is None:
             ways.append("an upper bound on the evidence, if it is above")
-    if simulated is None and evidence.has_model:
+    if simulate and evidence.has_model:
         ways.append("simulated data, where the evidence is known from both sides")
     return ", or ".join(ways)
 
