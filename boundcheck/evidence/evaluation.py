@@ -181,7 +181,13 @@ def evaluate_model(
         if source is not None and each in subjects:
             finding = _at_simulated(subjects[each], source, alpha / checks, report, notes)
         judgements[each] = judge(
-            each, value, evidence, simulated=finding, rounding=rounding[each], alpha=alpha / checks
+            each,
+            value,
+            evidence,
+            simulated=finding,
+            can_simulate=each in subjects,
+            rounding=rounding[each],
+            alpha=alpha / checks,
         )
     identity: Finding | None = None
     if compared is not None and same is not None and name in estimates:
@@ -323,6 +329,7 @@ def describe_likelihood(model: TorchModel, x: Tensor) -> str:
     """What p(x|z) is, and whether the data are binary: "independent Bernoulli of shape (784,); all data are 0 or 1"."""
     with torch.inference_mode(), random_state(x.device, 0):
         law: Any = model.law("likelihood", model.sample("encoder", model.law("encoder", x[:1]), ()))
+    law = getattr(law, "decoder", law)  # that of a hierarchical model has more in it
     words, shape = [], tuple(law.event_shape)
     while hasattr(law, "base_dist"):
         words.append(type(law).__name__.lower())
