@@ -132,8 +132,8 @@ class Sums:
         found |= {"tvo_left": sum(rates[:3]) / 3, "tvo_right": sum(rates[1:]) / 3, "eubo": rates[3]}
         return found
 
-    def corrupted(self) -> dict[str, Array]:
-        """With a discrete corruption."""
+    def corrupted(self, most: int = 3) -> dict[str, Array]:
+        """With a discrete corruption; SIVI up to K = most."""
         parts = [(np.longdouble(c), law.log(self.z, np)) for c, law in self.model.corruption]
         mixed = sum(c * np.exp(q) for c, q in parts)
         found: dict[str, Array] = {}
@@ -145,7 +145,7 @@ class Sums:
         found["marginal_elbo"] = found["hvm_optimal"] = over(lambda i: self.joint - np.log(mixed))
         found["hvm_prior"] = found["denoising_coupled"] = over(lambda i: self.joint - parts[i][1])
         found["beta_denoising"] = over(lambda i: self.fit - (parts[i][1] - self.prior) / 2)
-        for k in (1, 2, 3):
+        for k in range(1, most + 1):
             for name, own in (("sivi", True), ("sivi_without", False)):
                 total = np.longdouble(0)
                 for others in itertools.product(parts, repeat=k):
@@ -182,7 +182,7 @@ def copies_truths(model: OneLatent, copies: bool = True) -> dict[str, Any]:
 
     Args:
         model: the model.
-        copies: whether with a corruption DIWAE is wanted too.
+        copies: whether with a corruption DIWAE, and SIVI of several K, are wanted too.
     """
     found = []
     for order, step in ((30, 0.2), (22, 0.25)):
@@ -191,7 +191,7 @@ def copies_truths(model: OneLatent, copies: bool = True) -> dict[str, Any]:
         if not model.corruption:
             each |= sums.plain()
         else:
-            each |= sums.corrupted() | (sums.corrupted_copies() if copies else {})
+            each |= sums.corrupted() | sums.corrupted_copies() if copies else sums.corrupted(most=1)
         found.append(each)
     fine, coarse = found
     return {
