@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boundcheck import BadInput, Claim, FiniteModel, Guarantee, Outcome, check
+from boundcheck import BadInput, Claim, FiniteModel, Guarantee, Outcome, black_box, check
 from boundcheck.catalogue import claims, find
 from boundcheck.catalogue.denoising import bernoulli
 from boundcheck.catalogue.objectives import elbo, log_evidence, log_weight, renyi_finite
@@ -165,6 +165,37 @@ def test_the_page_on_the_search_shows_what_happens() -> None:
 def test_a_budget_that_is_none_is_refused(budget: object) -> None:
     with pytest.raises(BadInput, match="budget"):
         falsify(find("elbo-below-evidence"), budget=budget)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stages", [STAGES, ("gradient",)])
+def test_a_search_stays_in_its_budget(stages: tuple[str, ...]) -> None:
+    told: list[int] = []
+    for budget in (1, 10, 333, 7001):
+        search = falsify(find("elbo-below-evidence"), budget=budget, stages=stages, progress=told.append)
+        assert not search.found and search.models == told[-1] == budget
+
+
+# --- at given sizes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [Sizes(1, 2), Sizes(2, 3)])
+def test_a_search_stays_at_its_sizes(sizes: Sizes) -> None:
+    search = falsify(find("jvi-below-evidence"), sizes=sizes, seed=1)
+    assert search.witness is not None and 0 < search.models <= 2000
+    assert search.witness.model.sizes == {"x": sizes.x, "z": sizes.z}
+
+
+def test_a_claim_that_holds_at_a_size_is_not_broken_there() -> None:
+    claim = find("denoising-decoupled-below-evidence")  # with one x~ both readings are the ELBO
+    assert not falsify(claim, sizes=Sizes(1, 2, 1), budget=3000).found
+    assert falsify(claim, sizes=Sizes(1, 2, 2), budget=3000).found
+
+
+@pytest.mark.parametrize("sizes", [Sizes(0, 2), Sizes(2, 13), Sizes(1, 2)])
+def test_sizes_that_a_claim_cannot_have_are_refused(sizes: Sizes) -> None:
+    box = black_box(lambda m, x: 0.0, name="for three", states={"z": 3})
+    with pytest.raises(BadInput, match="sizes = "):
+        falsify(Claim("mine", box, "<=", log_evidence), sizes=sizes)
 
 
 def test_a_claim_about_another_family_is_refused() -> None:

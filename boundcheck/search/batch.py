@@ -63,6 +63,34 @@ def needs(claim: Claim) -> frozenset[str]:
     return frozenset(found)
 
 
+MOST_STATES = 12
+"""Of x, of z and of x~, in a search at given sizes."""
+
+
+def fitting(claim: Claim, sizes: Sizes) -> Sizes:
+    """Sizes as a claim needs them: without x~ where it has no corruption, with as many as of x by default.
+
+    Raises:
+        BadInput: too few or too many states, or numbers that the claim cannot have.
+    """
+    roles = needs(claim)
+    for states in (sizes.x, sizes.z, sizes.xt or 1):
+        if not 1 <= states <= MOST_STATES:
+            raise BadInput("sizes", sizes, f"1 to {MOST_STATES} states each of x, z and x~")
+    if "corruption" not in roles:
+        sizes = Sizes(sizes.x, sizes.z)
+    else:
+        sizes = Sizes(sizes.x, sizes.z, sizes.xt or sizes.x)
+        if "clean encoder" in roles and sizes.xt != sizes.x:
+            expected = f"as many states of x~ as of x for {claim.name}, which reads its encoder at both"
+            raise BadInput("sizes", f"{sizes.x},{sizes.z},{sizes.xt}", expected)
+    numbers = {"x": sizes.x, "z": sizes.z, "x~": sizes.xt}
+    for box in claim.black_boxes:
+        if any(numbers[space] != stated for space, stated in box.states.items()):
+            raise BadInput("sizes", sizes, f"the numbers of states that {box.name} is written for: {dict(box.states)}")
+    return sizes
+
+
 @dataclass
 class ModelBatch:
     """B models: each table is an array of probabilities whose first axis is the model."""

@@ -22,9 +22,9 @@ from boundcheck.claims.claim import Claim
 from boundcheck.errors import BadInput
 from boundcheck.models.finite import FiniteModel
 from boundcheck.search import ascend
-from boundcheck.search.batch import ModelBatch, Sizes, applicable, margins, needs
+from boundcheck.search.batch import ModelBatch, Sizes, applicable, fitting, margins, needs
 from boundcheck.search.failing import smallest_failure
-from boundcheck.search.propose import chosen, joined, moved, random_batch
+from boundcheck.search.propose import chosen, first_of, joined, moved, random_batch
 from boundcheck.search.reduce import among_small_fractions, simplest, size_of, smaller_models, violates
 
 DEFAULT_BUDGET = 400_000
@@ -68,20 +68,23 @@ def falsify(
     seed: int = 0,
     progress: Callable[[int], None] = lambda models: None,
     stages: Collection[str] = STAGES,
+    sizes: Sizes | None = None,
 ) -> Search:
     """Search for a finite model on which a claim fails; shrink it, and certify it.
 
     Args:
         claim: the claim.
-        budget: how many models to try.
+        budget: how many models to try at the most. (What makes a counterexample smaller is not counted.)
         seed: the same seed finds the same counterexample.
         progress: called with the number of models tried so far.
         stages: which ways of proposing models to use. Random batches and the evolution alternate from the start;
             gradient ascent joins them after `GRADIENT_AFTER` models (at once, where it is the only stage), for claims
             between two formulas, if torch can be imported.
+        sizes: the numbers of states of x, z and x~ to stay at; by default small ones first, and states are merged.
 
     Raises:
-        BadInput: a budget below one, an unknown stage, or a claim about a family that is not of finite models.
+        BadInput: a budget below one, an unknown stage, sizes that the claim cannot have, or a claim about a family
+            that is not of finite models.
         CannotCompute: a side of the claim that finite models cannot evaluate.
         ObjectiveFailed: a black box gives no number on a model; the error names the smallest such model that is found.
 
@@ -89,6 +92,8 @@ def falsify(
     >>> search = falsify(find("denoising-decoupled-below-evidence"))
     >>> search.witness.verdict.outcome.value, search.witness.model.sizes
     ('violated', {'x': 1, 'z': 2, 'x~': 2})
+    >>> falsify(find("jvi-below-evidence"), sizes=Sizes(2, 3)).witness.model.sizes
+    {'x': 2, 'z': 3}
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise BadInput("budget", budget, "a number of models of at least 1")
@@ -99,12 +104,13 @@ def falsify(
         raise BadInput("stages", stages, f"some of {', '.join(STAGES)}")
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
-    hunt = _Hunt(claim, rng, budget, progress, frozenset(stages))
+    hunt = _Hunt(claim, rng, budget, progress, frozenset(stages), fitting(claim, sizes) if sizes else None)
     with smallest_failure(claim):
         model = hunt.run()
     witness = None
     if model is not None:
-        model = _at_smaller_sizes(claim, _fewest_states(claim, model, hunt), hunt)
+        if sizes is None:
+            model = _at_smaller_sizes(claim, _fewest_states(claim, model, hunt), hunt)
         model = simplest(claim, model, rng)
         witness = ModelCheck(claim, model, 0, check(claim, model, 0))
     return Search(claim, witness, hunt.tried, time.perf_counter() - start, seed)
@@ -114,9 +120,16 @@ class _Hunt:
     """Stage one: rounds of growing batches over all sizes, with an evolving population for each size."""
 
     def __init__(
-        self, claim: Claim, rng: Generator, budget: int, progress: Callable[[int], None], stages: frozenset[str]
+        self,
+        claim: Claim,
+        rng: Generator,
+        budget: int,
+        progress: Callable[[int], None],
+        stages: frozenset[str],
+        only: Sizes | None = None,
     ) -> None:
         self.claim, self.rng, self.budget, self.progress, self.stages = claim, rng, budget, progress, stages
+        self.only = only
         self.roles = needs(claim)
         self.tie_x = {"clean encoder", "corruption"} <= self.roles
         self.tried = 0
@@ -128,7 +141,10 @@ class _Hunt:
         self.climbs_after = 0 if stages == {"gradient"} else GRADIENT_AFTER
 
     def sizes(self) -> Iterator[Sizes]:
-        """Sizes from the smallest on."""
+        """Sizes from the smallest on, or the only ones asked for."""
+        if self.only is not None:
+            yield self.only
+            return
         stated = {space: count for box in self.claim.black_boxes for space, count in box.states.items()}
         numbers = {space: [stated[space]] if space in stated else [1, 2, 3] for space in ("x", "z", "x~")}
         corrupted = numbers["x~"] if "corruption" in self.roles else [0]
@@ -160,15 +176,17 @@ class _Hunt:
         climbs = self.climbs and self.tried >= self.climbs_after and sizes.z > 1
         if climbs:
             count = min(count, _BATCH_BESIDE_GRADIENTS)
-        fresh = count if "batches" in self.stages else min(count, _STARTS)
+        left = self.budget - self.tried
+        fresh = min(count if "batches" in self.stages else min(count, _STARTS), left)
         batch = random_batch(self.rng, sizes, self.roles, fresh, zeros=count >= _FIRST_BATCH_WITH_ZEROS)
         known = self.population.get(sizes)
         if known is not None and len(known) >= 4:
-            if "evolution" in self.stages:
-                batch = joined(batch, moved(self.rng, known, np.arange(len(known)), count))
-            batch = joined(batch, known)
+            moves = min(count, left - len(batch)) if "evolution" in self.stages else 0
+            if moves:
+                batch = joined(batch, moved(self.rng, known, np.arange(len(known)), moves))
+            batch = joined(batch, first_of(known, left - len(batch)))
         if climbs:
-            batch = joined(batch, self.climbed(sizes, known))
+            batch = joined(batch, self.climbed(sizes, known, left - len(batch)))
         loss = self.losses(batch)
         self.tried += len(batch)
         self.progress(self.tried)
@@ -177,13 +195,14 @@ class _Hunt:
             self.population[sizes] = chosen(batch, self.best(batch, loss))
         return model
 
-    def climbed(self, sizes: Sizes, known: ModelBatch | None) -> ModelBatch:
+    def climbed(self, sizes: Sizes, known: ModelBatch | None, left: int) -> ModelBatch:
         """Models at the end of gradient ascents from new random models and from the best so far."""
         starts = random_batch(self.rng, sizes, self.roles, _STARTS, zeros=False)
         if known is not None:
             starts = joined(starts, known)
+        starts = first_of(starts, left // (ascend.STEPS + 1))
         self.tried += len(starts) * ascend.STEPS
-        return ascend.ascend(self.claim, starts, self.yardstick)
+        return ascend.ascend(self.claim, starts, self.yardstick) if len(starts) else starts
 
     def losses(self, batch: ModelBatch) -> NDArray[np.float64]:
         """rhs - lhs for each model, minus its absolute value for equalities; +inf where the claim says nothing."""

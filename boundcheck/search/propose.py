@@ -87,6 +87,11 @@ def joined(first: ModelBatch, second: ModelBatch) -> ModelBatch:
     return ModelBatch(first.sizes, {role: np.concatenate([first.tables[role], second.tables[role]]) for role in roles})
 
 
+def first_of(batch: ModelBatch, count: int) -> ModelBatch:
+    """The first models of a batch, `count` of them if there are so many."""
+    return batch.block(0, count)
+
+
 def chosen(batch: ModelBatch, index: NDArray[np.intp]) -> ModelBatch:
     """Some models of a batch."""
     return ModelBatch(batch.sizes, {role: t[index] for role, t in batch.tables.items() if role != "joint"})

@@ -23,16 +23,13 @@ from boundcheck.errors import BadInput
 from boundcheck.language import from_json, to_json
 from boundcheck.language.terms import Term
 from boundcheck.models.finite import FiniteModel
-from boundcheck.search.batch import Sizes, needs
+from boundcheck.search.batch import Sizes, fitting
 from boundcheck.search.falsify import DEFAULT_BUDGET
 
 Kind = Literal["judge", "search", "survey"]
 CONTINUOUS_COUNT = 400
 """How many models of a continuous family are tried from each seed unless told otherwise: one after the other, without
 the proposals that a search among tables has, so that a claim that fails on a thirtieth of them is still refuted."""
-
-MOST_STATES = 12
-"""Of x, of z and of x~, in a search at given sizes."""
 
 _LIBRARIES = ("numpy", "python-flint", "scipy", "sympy", "torch")
 
@@ -157,22 +154,7 @@ def _tasks(name: str, claim: Claim, seed: int, budget: int, count: int, sizes: S
     elif not sizes:
         yield Task(name, "search", seed, budget)
     else:
-        yield from (Task(name, "search", seed, budget, _fitting(name, claim, each)) for each in sizes)
-
-
-def _fitting(name: str, claim: Claim, sizes: Sizes) -> Sizes:
-    """The sizes as the claim needs them: without x~ where it has no corruption, with as many as of x by default."""
-    roles = needs(claim)
-    for states in (sizes.x, sizes.z, sizes.xt or 1):
-        if not 1 <= states <= MOST_STATES:
-            raise BadInput("sizes", sizes, f"1 to {MOST_STATES} states each of x, z and x~")
-    if "corruption" not in roles:
-        return Sizes(sizes.x, sizes.z)
-    xt = sizes.xt or sizes.x
-    if "clean encoder" in roles and xt != sizes.x:
-        expected = f"as many states of x~ as of x for {name}, which reads its encoder at both"
-        raise BadInput("sizes", f"{sizes.x},{sizes.z},{xt}", expected)
-    return Sizes(sizes.x, sizes.z, xt)
+        yield from (Task(name, "search", seed, budget, fitting(claim, each)) for each in sizes)
 
 
 def _counted(number: int, what: str) -> str:

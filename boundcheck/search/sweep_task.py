@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from boundcheck.claims.check import ModelCheck, check
+from boundcheck.claims.check import ModelCheck
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee
 from boundcheck.claims.family import cases
@@ -23,7 +23,6 @@ from boundcheck.models.finite import FiniteModel
 from boundcheck.search.batch import Sizes
 from boundcheck.search.falsify import falsify
 from boundcheck.search.sweep_plan import Task, claim_from_json, program, version
-from boundcheck.search.sweep_sizes import search_at
 from boundcheck.search.witness import Witness
 
 _one_at_a_time = threading.Lock()
@@ -95,11 +94,7 @@ def _do(task: Task, claim: Claim) -> dict[str, Any]:
         return judged | {"guarantee": found.guarantee.value if found.guarantee else None} | _surveyed(found)
     if task.kind == "survey":
         return _surveyed(survey(claim, cases(claim.family, task.models, task.seed), symbolic=False))
-    if task.sizes is not None:
-        tried, model = search_at(claim, task.sizes, task.models, task.seed)
-        found_there = ModelCheck(claim, model, 0, check(claim, model)) if model is not None else None
-        return {"models": tried, "open": 0} | _witness(found_there)
-    search = falsify(claim, budget=task.models, seed=task.seed)
+    search = falsify(claim, budget=task.models, seed=task.seed, sizes=task.sizes)
     return {"models": search.models, "open": 0} | _witness(search.witness)
 
 
