@@ -26,7 +26,7 @@ from planted_errors import (
 
 from boundcheck.reproduce.dvae.training import one_thread
 
-OPTIONS: dict[str, Any] = {"k": 200, "replicates": 60, "simulated": 80, "threads": 1}
+OPTIONS: dict[str, Any] = {"k": 100, "replicates": 40, "simulated": 60, "threads": 1}
 ONLY_BY_NAME = {
     "mean of logs for log of mean",
     "KL summed over the batch",
@@ -41,7 +41,7 @@ ONLY_BY_NAME = {
 def model() -> Iterator[tuple[Any, torch.Tensor]]:
     with one_thread():
         made, x = trained()
-        yield made, x[:60]
+        yield made, x[:50]
 
 
 @pytest.fixture(scope="session")
