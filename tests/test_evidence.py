@@ -609,3 +609,9 @@ def test_a_model_with_a_categorical_decoder_is_evaluated() -> None:
     card = evaluate_model(model, torch.tensor([0, 1, 1, 0]), k=50)
     assert card.upper is not None
     assert card.upper.value.value == pytest.approx(-math.log(2))
+
+
+def test_the_names_of_papers_stand_for_the_coupled_readings() -> None:
+    model = LinearGaussian(1, 2, 0)
+    card = evaluate_model(model.torch(), np.zeros((3, 2)), objective="dvae", k=20, simulated=0)
+    assert card.objective == "denoising_coupled" and card.judgement is not None

@@ -27,7 +27,7 @@ _LOSS = "Of a training loss: "
     default="elbo",
     show_default=True,
     metavar="NAME",
-    help="A name, renyi:alpha=0.5 with parameters, or FILE.py:NAME of a formula or a training loss.",
+    help="A name (elbo, dvae, renyi:alpha=0.5), or FILE.py:NAME of a formula or a training loss.",
 )
 @click.option("--sign", type=click.Choice(["bound", "loss"]), help=_LOSS + "is it maximised or minimised?")
 @click.option("--unit", type=click.Choice(["nats", "bits", "nats/dim", "bits/dim"]), help=_LOSS + "its unit.")

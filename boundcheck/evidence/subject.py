@@ -122,7 +122,8 @@ def subject(
     given = dict(parameters or {})
     if isinstance(objective, str):
         name, named = split_name(objective)
-        formula, given, name = find_objective(name), named | given, objective
+        formula, given = find_objective(name), named | given
+        name = f"{name}:{objective.partition(':')[2]}" if named else name
     else:
         name, formula = getattr(objective, "__name__", "objective"), objective
     given = _parameters(formula, k, given)
@@ -132,16 +133,23 @@ def subject(
     return Subject(name, formula, model, given, replicates or count, **options)
 
 
+SHORT_NAMES = {"dvae": "denoising_coupled", "diwae": "diwae_coupled"}
+"""What papers call an objective, and its name here: Im et al. (2015) trained the coupled readings."""
+
+
 def split_name(text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its parameters: "renyi:alpha=0.5,k=50".
+    """A name, in full, and its parameters: "renyi:alpha=0.5,k=50".
 
     Raises:
         BadInput: a parameter that is no number.
 
     >>> split_name("iwae:k=50")
     ('iwae', {'k': 50})
+    >>> split_name("dvae")
+    ('denoising_coupled', {})
     """
     name, colon, rest = text.partition(":")
+    name = SHORT_NAMES.get(name, name)
     parameters: dict[str, Any] = {}
     for part in rest.split(",") if colon else ():
         key, _, value = part.partition("=")
