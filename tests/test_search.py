@@ -170,7 +170,7 @@ def test_a_budget_that_is_none_is_refused(budget: object) -> None:
 @pytest.mark.parametrize("stages", [STAGES, ("gradient",)])
 def test_a_search_stays_in_its_budget(stages: tuple[str, ...]) -> None:
     told: list[int] = []
-    for budget in (1, 10, 333, 7001):
+    for budget in (1, 10, 333) if stages == STAGES else (2001,):
         search = falsify(find("elbo-below-evidence"), budget=budget, stages=stages, progress=told.append)
         assert not search.found and search.models == told[-1] == budget
 
