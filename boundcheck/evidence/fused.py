@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from boundcheck.errors import BoundcheckError, require
-from boundcheck.evidence.fused_bernoulli import CHUNK, FLOATS, BernoulliHead, keep_freed_memory, linear
+from boundcheck.evidence.fused_bernoulli import CHUNK, FLOATS, BernoulliHead, keep_freed_memory, linear, packed
 from boundcheck.evidence.fused_trace import LastLayer, Linear, Step, input_of, last_layer
 from boundcheck.models.torch_model import TorchModel, random_state
 
@@ -210,7 +210,8 @@ class FusedWeights:
     def __init__(self, likelihood: FusedLikelihood, mean: Tensor, scale: Tensor) -> None:
         layer, head = likelihood.layer, likelihood.head
         self.head = head if isinstance(head, BernoulliHead) else BernoulliHead(layer.weight, layer.bias)
-        self.steps = layer.chain or ()
+        self.first, *rest = layer.chain or (None,)
+        self.rest = [_packed(step) for step in rest]
         self.prior_mean, self.prior_scale = mean.double(), scale.double()
 
     def block(self, encoder: Distribution, x: Tensor) -> FusedBlock | None:
@@ -260,14 +261,15 @@ class FusedExample:
         constant = float((ratio.log() - offset.square() / 2).sum())
         self.constant = constant if math.isfinite(constant) else math.nan  # a density of 0 or inf gives no weight
         self.slope, self.curvature = (-offset * ratio).to(dtype), ((1 - ratio.square()) / 2).to(dtype)
-        self.steps, self.head = list(weights.steps), weights.head.at(pixels)
+        self.head, self.steps, first = weights.head.at(pixels), weights.rest, weights.first
         self.mean, self.scale = mean.to(dtype), scale.to(dtype)
-        first = self.steps[0] if self.steps else None
         self.takes_noise = isinstance(first, Linear)
         if isinstance(first, Linear):
             weight = first.weight.double()
             bias = weight @ mean if first.bias is None else weight @ mean + first.bias.double()
-            self.steps[0] = Linear((weight * scale).to(dtype), bias.to(dtype), first.activation)
+            first = Linear((weight * scale).to(dtype), bias.to(dtype), first.activation)
+        if first is not None:
+            self.steps = [_packed(first), *self.steps]
         self.largest = 0.0
 
     def __call__(self, noise: Tensor) -> Tensor:
@@ -286,10 +288,17 @@ class FusedExample:
         return log_prob.add_(quadratic).add_(self.constant)
 
 
+def _packed(step: Step) -> Step:
+    if not isinstance(step, Linear):
+        return step
+    bias = step.weight.new_zeros(len(step.weight)) if step.bias is None else step.bias
+    return Linear(packed(step.weight.detach()), bias.detach(), step.activation)
+
+
 def _applied(step: Step, h: Tensor) -> Tensor:
     if isinstance(step, Linear):
-        bias = step.weight.new_zeros(len(step.weight)) if step.bias is None else step.bias
-        return linear(h, step.weight, bias, step.activation)
+        assert step.bias is not None
+        return linear(h, step.weight, step.bias, step.activation)
     return step.function(h, *step.args, **step.kwargs)
 
 

@@ -2,7 +2,8 @@
 
 Box and Muller (1958): for u uniform on (0, 1] and an angle a uniform on the circle, sqrt(-2 log u) cos a and
 sqrt(-2 log u) sin a are independent standard normals. It takes a fixed number of words for each number, so that a
-draw's place in a stream is known, and no branches, so that it is several times as fast as a ziggurat.
+draw's place in a stream is known, and no branches, so that it is several times as fast as a ziggurat. numpy's sines,
+cosines and logarithms in float32 take a third to a half of the time of torch's.
 """
 
 from __future__ import annotations
@@ -41,14 +42,19 @@ def box_muller(words: NDArray[np.uint64], width: int) -> Tensor:
     >>> normals.shape, f"{normals.square().mean():.2f}, {normals.pow(4).mean():.1f}"
     (torch.Size([1000, 99]), '1.00, 3.0')
     """
-    integers = torch.from_numpy(words.view(np.int32)).unflatten(-1, (-1, 2))
-    radius, angle = (integers[..., half].to(torch.float32) for half in (0, 1))
-    radius = radius.abs_().add_(0.5).mul_(_HALF_RANGE).log_().mul_(-2.0).sqrt_()
-    angle.mul_(math.pi * _HALF_RANGE)
-    normals = torch.empty(*radius.shape[:-1], 2 * radius.shape[-1])
-    torch.mul(radius, angle.cos(), out=normals[..., : radius.shape[-1]])
-    torch.mul(radius, angle.sin_(), out=normals[..., radius.shape[-1] :])
-    return normals[..., :width]
+    integers = words.view(np.int32)
+    radius, angle = (integers[..., half::2].astype(np.float32) for half in (0, 1))
+    np.abs(radius, out=radius)
+    radius += 0.5
+    radius *= _HALF_RANGE
+    np.log(radius, out=radius)
+    radius *= -2.0
+    np.sqrt(radius, out=radius)
+    angle *= math.pi * _HALF_RANGE
+    normals = np.empty((*radius.shape[:-1], 2 * radius.shape[-1]), np.float32)
+    np.multiply(radius, np.cos(angle), out=normals[..., : radius.shape[-1]])
+    np.multiply(radius, np.sin(angle, out=angle), out=normals[..., radius.shape[-1] :])
+    return torch.from_numpy(normals)[..., :width]
 
 
 __all__ = ["box_muller", "words_of"]

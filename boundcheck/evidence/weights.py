@@ -33,8 +33,8 @@ else:
         getattr(torch.distributions, name) for name in ("Bernoulli", "Distribution", "Independent", "Normal")
     )
 
-_NOISE_ROWS = 8 * UNIT
-"""Rows of noise that are drawn at once for a fused log-weight, which cuts them into chunks of its own."""
+_NOISE_NUMBERS = 1 << 18
+"""Normals that are drawn at once for a fused log-weight, which cuts their rows into chunks of its own."""
 ROUNDINGS = 64
 """How many roundings of its own size a log-density is granted: sums over pixels and units, pairwise added."""
 
@@ -156,9 +156,10 @@ class Weigher:
         proposal = proposal_of(self, law, item, examples)
         block = self.fused.block(law, x) if self.fused is not None and draws >= UNIT else None
         if block is not None and isinstance(proposal, GaussianProposal):
+            rows = _NOISE_NUMBERS // max(1, proposal.mean[0].numel())
             for row in range(len(x)):
                 weight = block[row]
-                for columns, noise in proposal.noises(row, draws, _NOISE_ROWS):
+                for columns, noise in proposal.noises(row, draws, rows):
                     result[row, columns] = weight(noise)
                 if not math.isfinite(float(proposal.log_scale[row])):
                     result[row] = math.nan
