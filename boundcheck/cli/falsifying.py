@@ -46,7 +46,7 @@ def falsify_command(
     claim = find_claim(name)
     most = budget or DEFAULT_BUDGET
     with progress_of(f"searching against {claim.name}") as report, users_code(name):
-        search = falsify(claim, budget=most, seed=seed, progress=lambda models: report(min(models, most), most))
+        search = falsify(claim, budget=most, seed=seed, progress=lambda models: report(models, most))
     found = search.witness
     saved = save_witness(found, save)
     if found is not None and test_file is not None:
@@ -74,6 +74,6 @@ def falsify_command(
         else:
             screen.line(f"no counterexample among {search.models} models: that proves nothing, so it is undecided")
         tell_saved(screen, claim, save, saved)
-        if found and test_file:
-            screen.line(f"regression test written to {test_file}")
+        if test_file:
+            screen.line(f"regression test written to {test_file}" if found else "no regression test was written")
     return exit_code(verdict)

@@ -8,18 +8,17 @@ exception, another number at the second call) is an error that names the model, 
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, ObjectiveFailed, require
+from boundcheck.evaluators import returned
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.terms import X
 from boundcheck.models.finite import FiniteModel
@@ -246,10 +245,10 @@ class BlackBox:
 
     def _numbers(self, given: Any, x: Any, count: int, model: Any = None) -> list[Approximate]:
         raw = self._result(given, x, model)
-        result, epsilon = _plain(raw), _epsilon(raw)
+        result, epsilon = returned.plain(raw), returned.epsilon(raw)
         if not isinstance(result, np.ndarray) or result.shape != (count,):
             remedy = f"with batched=True return one number for each of the {count} models"
-            raise ObjectiveFailed(self.name, "array", f"returned {_described(result)}", model, x, remedy)
+            raise ObjectiveFailed(self.name, "array", f"returned {returned.described(result)}", model, x, remedy)
         return [self._checked(each, model, x, epsilon) for each in result]
 
     def _result(self, given: Any, x: Any, model: Any) -> Any:
@@ -257,22 +256,22 @@ class BlackBox:
             with np.errstate(all="ignore"):  # what matters is the result, which is looked at
                 return self.function(given, x)
         except (Exception, SystemExit) as error:
-            place = _place(error, self.where()[0])
+            place = returned.place(error, self.where()[0])
             what = f"raised {type(error).__name__}: {error}{place}"
             raise ObjectiveFailed(self.name, f"raised {type(error).__name__}", what, model, x) from None
 
     def _checked(self, result: Any, model: Any, x: Any, epsilon: float = 0.0) -> Approximate:
-        number = _plain(result)
+        number = returned.plain(result)
         if isinstance(number, np.ndarray | str | bool | np.bool_) or not isinstance(number, Real):
             kind = "array" if isinstance(number, np.ndarray) else "no number"
-            raise ObjectiveFailed(self.name, kind, f"returned {_described(number)}", model, x)
+            raise ObjectiveFailed(self.name, kind, f"returned {returned.described(number)}", model, x)
         try:
             value = float(number)
         except OverflowError:  # an int or a Fraction beyond the floats
             value = math.inf if str(number)[0] != "-" else -math.inf
         if math.isnan(value):
             raise ObjectiveFailed(self.name, "nan", "returned nan", model, x)
-        return Approximate(value, self._error(value, epsilon or _epsilon(result)))
+        return Approximate(value, self._error(value, epsilon or returned.epsilon(result)))
 
     def _error(self, value: float, epsilon: float) -> float:
         if math.isinf(value):  # an overflow, or the logarithm of an underflow, for all that one can see
@@ -348,40 +347,6 @@ def _floats(model: FiniteModel, role: str) -> NDArray[np.float64]:
         expected = f"probabilities of 0 or of at least {SMALLEST:g}, as a black box is given floats"
         raise BadInput(f"an entry of {role}", str(table[lost][0]), expected)
     return floats
-
-
-# --- what was returned ---------------------------------------------------------------------------------------------
-
-
-def _plain(result: Any) -> Any:
-    """A torch tensor as an array; an array without axes as its number; anything else as it is."""
-    if hasattr(result, "detach") and hasattr(result, "cpu"):
-        result = result.detach().cpu()
-        result = (result.double() if result.is_floating_point() else result).numpy()
-    if isinstance(result, np.ndarray) and result.ndim == 0:
-        return result[()]
-    return result
-
-
-def _epsilon(result: Any) -> float:
-    """The machine epsilon of the type of a result; that of float64 where it is not told."""
-    kind = getattr(result, "dtype", None)
-    if isinstance(kind, np.dtype) and kind.kind == "f":
-        return float(np.finfo(kind).eps)
-    if type(result).__module__ == "torch" and result.is_floating_point():
-        return float(require("torch", "torch", "a torch objective").finfo(kind).eps)
-    return float(np.finfo(np.float64).eps)
-
-
-def _described(result: Any) -> str:
-    if isinstance(result, np.ndarray):
-        return f"an array of shape {result.shape}"
-    return "nothing" if result is None else f"{type(result).__name__} {result!r}"[:80]
-
-
-def _place(error: BaseException, file: str) -> str:
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
-    return f" (line {lines[-1]} of {Path(file).name})" if lines else ""
 
 
 def innermost(function: Any) -> Any:

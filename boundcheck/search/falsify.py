@@ -172,7 +172,7 @@ class _Hunt:
         return None
 
     def round(self, sizes: Sizes, count: int) -> FiniteModel | None:
-        """One batch of random models and, from the second round on, one of moves from the best so far."""
+        """A batch of random models; beside it moves from the best so far, as soon as there are four, and ascents."""
         climbs = self.climbs and self.tried >= self.climbs_after and sizes.z > 1
         if climbs:
             count = min(count, _BATCH_BESIDE_GRADIENTS)
