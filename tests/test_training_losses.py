@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from boundcheck.claims.decide import Outcome
+from boundcheck.claims.decide import Outcome, decide
 from boundcheck.errors import BadInput
-from boundcheck.evaluators.values import Approximate
+from boundcheck.evaluators.values import Approximate, Bias
 from boundcheck.evidence import EvidenceCard, TrainingObjective, evaluate_model
 from boundcheck.evidence.objective import estimate
 from boundcheck.models.torch_model import TorchModel
@@ -149,3 +150,26 @@ def test_values_are_granted_the_rounding_of_their_own_type() -> None:
         assert not found.random
         assert abs(found.mean.mean - float(log_evidence(X).mean())) < found.rounding
         assert found.rounding > least
+
+
+def test_a_long_tail_blocks_the_side_on_which_its_mean_errs() -> None:
+    """Noise of no variance, whose mean of zero is mostly overestimated where its tail is to the left."""
+    outcomes: dict[tuple[int, float], list[Outcome]] = {}
+    plain: list[Outcome] = []
+    for seed in range(12):
+        for sign, shift in ((-1, 0.0), (1, 0.0), (-1, -50.0), (1, 50.0)):
+
+            def noisy(model: Any, x: Tensor, sign: int = sign, shift: float = shift) -> Tensor:
+                tail = torch.empty(len(x)).exponential_().div(1.5).exp()  # a Pareto law of mean 3
+                return shift + sign * (tail - 3)
+
+            found = estimate(TrainingObjective(noisy, sign="bound"), None, X, replicates=100, seed=seed)
+            outcome = decide(found.at(0.05), "<=", Approximate(0.0, 0.0), alpha=0.05).outcome
+            outcomes.setdefault((sign, shift), []).append(outcome)
+            if (sign, shift) == (-1, 0.0):
+                unguarded = replace(found, long_tail=Bias.NONE).at(0.05)
+                plain.append(decide(unguarded, "<=", Approximate(0.0, 0.0), alpha=0.05).outcome)
+    assert plain.count(Outcome.VIOLATED) >= 2  # the premise; the draws are seeded
+    assert outcomes[-1, 0.0].count(Outcome.VIOLATED) == outcomes[1, 0.0].count(Outcome.HOLDS) == 0
+    assert set(outcomes[-1, -50.0]) == {Outcome.HOLDS}  # the tail makes a mean too high, and it is low enough
+    assert set(outcomes[1, 50.0]) == {Outcome.VIOLATED}

@@ -25,6 +25,7 @@ from boundcheck.evidence.evaluation import versions
 from boundcheck.evidence.intervals import interval_of
 from boundcheck.evidence.loading import mapped_array
 from boundcheck.evidence.objective import Estimate
+from boundcheck.evidence.tails import Tails
 from boundcheck.evidence.verdict import ALPHA, Judgement, judge
 from boundcheck.evidence.weights import ROUNDINGS
 
@@ -212,7 +213,9 @@ def _values(given: Any, examples_first: bool, examples: int, kept: NDArray[np.in
     rows = [Sampled(m, e, Bias.NONE, count) for m, e in zip(values.mean(0).tolist(), errors.tolist(), strict=True)]
     finite = np.abs(values[np.isfinite(values)])
     rounding = _rounding(array.dtype, float(finite.mean()) if finite.size else 0.0)
-    return Estimate.of(rows, random=not plain, rounding=rounding)
+    tails = Tails()
+    tails.add(values)
+    return Estimate.of(rows, random=not plain, rounding=rounding, long_tail=tails.long)
 
 
 __all__ = ["evaluate_log_weights"]

@@ -21,6 +21,7 @@ from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.monte_carlo import Moments
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
+from boundcheck.evidence.tails import Tails
 from boundcheck.evidence.untouched import Untouched
 from boundcheck.language.build import Formula, trace
 from boundcheck.models.torch_model import random_state
@@ -155,16 +156,25 @@ class Estimate:
             Monte Carlo error, and zero spread means just that.
         asymmetry: the skewness that the mean would have if that of each draw were one.
         rounding: what the arithmetic of the objective's own values may be off by, in nats.
+        long_tail: Bias.HIGH if the draws show so long a tail to the left that their mean is probably too high, and a
+            lower confidence limit not to be had; Bias.LOW for one to the right.
     """
 
     mean: DatasetMean
     random: bool = True
     asymmetry: float = 0.0
     rounding: float = 0.0
+    long_tail: Bias = Bias.NONE
 
     @classmethod
     def of(
-        cls, values: Sequence[Sampled], *, random: bool = True, sizes: Sequence[int] = (), rounding: float = 0.0
+        cls,
+        values: Sequence[Sampled],
+        *,
+        random: bool = True,
+        sizes: Sequence[int] = (),
+        rounding: float = 0.0,
+        long_tail: Bias = Bias.NONE,
     ) -> Estimate:
         """The mean over examples, or over batches of the given sizes, from independent estimates.
 
@@ -175,7 +185,9 @@ class Estimate:
         parts = [share * value.standard_error for share, value in zip(shares, values, strict=True)]
         squares, cubes = math.fsum(part**2 for part in parts), math.fsum(part**3 for part in parts)
         asymmetry = cubes / squares**1.5 / math.sqrt(min(value.n for value in values)) if squares > 0 else 0.0
-        return cls(_over_batches(values, sizes) if sizes else over_examples(values), random, asymmetry, rounding)
+        return cls(
+            _over_batches(values, sizes) if sizes else over_examples(values), random, asymmetry, rounding, long_tail
+        )
 
     def at(self, alpha: float) -> Sampled | Approximate:
         """The mean as `boundcheck.claims.decide` compares it at an error probability.
@@ -183,7 +195,8 @@ class Estimate:
         A mean of few and skewed draws errs more often to one side than Student's t allows for: to first order, its
         quantile q is off by (2 q^2 + 1)/6 times the skewness of the mean (Johnson 1978; Hall 1992). The standard error
         is widened for draws whose skewness is up to `SKEWNESS` to either side. With thousands of draws that is little;
-        with a handful it leaves most things undecided.
+        with a handful it leaves most things undecided. Draws that show a longer tail have no limit on its other side:
+        a mean that has not met its tail yet is too far from it, which is what `long_tail` says.
 
         Raises:
             BadInput: an alpha outside (0, 1/2).
@@ -197,7 +210,10 @@ class Estimate:
         sampled = self.mean.sampled
         quantile = float(stdtrit(sampled.n - 1, 1 - alpha)) if sampled.n > 1 else math.inf
         widening = 1 + SKEWNESS * self.asymmetry * (2 * quantile**2 + 1) / (6 * quantile)
-        return replace(sampled, standard_error=sampled.standard_error * widening)
+        bias = sampled.bias if self.long_tail in (Bias.NONE, sampled.bias) else self.long_tail
+        if Bias.NONE not in (sampled.bias, self.long_tail) and sampled.bias is not self.long_tail:
+            bias = Bias.UNKNOWN
+        return replace(sampled, standard_error=sampled.standard_error * widening, bias=bias)
 
 
 def estimate(
@@ -239,10 +255,11 @@ def estimate(
     scale = objective.scale(x)
     results: list[Sampled] = []
     sizes: list[int] = []
-    drew, size, as_it_was = False, 0.0, Untouched(model)
+    drew, size, as_it_was, tails = False, 0.0, Untouched(model), Tails()
     coarsest = torch.finfo(x.dtype if x.is_floating_point() else torch.get_default_dtype()).eps
     for index, start in enumerate(range(0, len(x), objective.batch)):
         rows = x[start : start + objective.batch]
+        draws: list[Tensor] = []
         moments = Moments(len(rows) if objective.per == "example" else 1, rows.device)
         for replicate in range(replicates):
             unit = index * replicates + replicate
@@ -253,16 +270,19 @@ def estimate(
                 drew = drew or before != _random_states(rows.device)
             if values.is_floating_point():
                 coarsest = max(coarsest, torch.finfo(values.dtype).eps)
-            moments.add(scale * values.detach().to(rows.device, torch.float64).reshape(1, -1))
+            draws.append(scale * values.detach().to(rows.device, torch.float64).reshape(1, -1))
+            moments.add(draws[-1])
             if progress is not None:
                 progress(len(rows))
         for mean, error in zip(moments.means().tolist(), moments.standard_errors().tolist(), strict=True):
             results.append(Sampled(mean, error, Bias.NONE, replicates))
             size += abs(mean) if math.isfinite(mean) else 0.0
+        tails.add(torch.cat(draws).cpu().numpy() * (1 if objective.per == "example" else len(rows)))
         sizes.append(len(rows))
     drew = drew or any(value.standard_error > 0 for value in results)  # from a generator that only it knows of
     rounding = _ROUNDINGS * coarsest * size / len(results)
-    return Estimate.of(results, random=drew, sizes=() if objective.per == "example" else sizes, rounding=rounding)
+    shares = () if objective.per == "example" else sizes
+    return Estimate.of(results, random=drew, sizes=shares, rounding=rounding, long_tail=tails.long)
 
 
 def _random_states(device: torch.device) -> list[Any]:
