@@ -29,14 +29,16 @@ __all__ = [
 
 _shorten = reprlib.Repr()
 _shorten.maxstring = _shorten.maxother = _shorten.maxlong = 60
+_LONGEST = 200  # a nested value has many short parts
 
 
 def _short(value: object) -> str:
     """The value in at most one short line; a value whose own repr fails does not hide the message."""
     try:
-        return " ".join(_shorten.repr(value).split())
+        text = " ".join(_shorten.repr(value).split())
     except Exception:  # a user's broken __repr__ must not replace the error they need to read
         return f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 class BoundcheckError(Exception):

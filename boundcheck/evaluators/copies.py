@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 from boundcheck.evaluators.named import Frame, Named
 from boundcheck.language.terms import Expect, Plate, Term, Var, walk
 
+MOST_MULTISETS = 1_000_000
+"""The largest number of multisets of K copies that will be enumerated."""
+
+MOST_ENTRIES = 50_000_000
+"""The largest number of copies in all of these together."""
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -73,6 +79,14 @@ class Copies:
         plate = (self.plate,) if self.plate in array.axes else ()
         order = (*kept, *plate, *(self.members[i] for i in present))
         return kept, frame.arrays.transpose(array.data, [array.axes.index(axis) for axis in order])
+
+
+def too_many(states: int, k: int) -> str:
+    """Why the multisets of k of `states` states will not be enumerated; "" if they will."""
+    count = math.comb(states + k - 1, k)
+    if count > MOST_MULTISETS:
+        return f"{k} copies of {states} states are {count} multisets, more than {MOST_MULTISETS}"
+    return f"{k} copies in each of {count} multisets are more than {MOST_ENTRIES}" if count * k > MOST_ENTRIES else ""
 
 
 def multisets(states: int, k: int, rows: int) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:

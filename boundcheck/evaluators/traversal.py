@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, CannotCompute
-from boundcheck.evaluators.copies import Copies, DrawnInside, chain_of, multisets
+from boundcheck.evaluators.copies import Copies, DrawnInside, chain_of, multisets, too_many
 from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
 from boundcheck.evaluators.named import Arrays, Axis, Frame, Named, is_exponential
@@ -43,12 +43,6 @@ from boundcheck.language.terms import (
     walk,
 )
 from boundcheck.models.finite import FiniteModel
-
-MOST_MULTISETS = 1_000_000
-"""The largest number of multisets of K copies that will be enumerated."""
-
-MOST_ENTRIES = 50_000_000
-"""The largest number of copies in all of these together."""
 
 
 class Traversal:
@@ -359,13 +353,8 @@ class Traversal:
         variables = tuple(link.var for link in members)
         sizes = tuple(self.model.size(var.space) for var in variables)
         states = math.prod(sizes)
-        count = math.comb(states + k - 1, k)
-        if count > MOST_MULTISETS:
-            return self.cannot(
-                members[0], f"{k} copies of {states} states are {count} multisets, more than {MOST_MULTISETS}"
-            )
-        if count * k > MOST_ENTRIES:
-            return self.cannot(members[0], f"{k} copies in each of {count} multisets are more than {MOST_ENTRIES}")
+        if reason := too_many(states, k):
+            return self.cannot(members[0], reason)
         with self._bound({var: slice(0, size) for var, size in zip(variables, sizes, strict=True)}):
             weights = self._weights(members[0].law, members[0].var, members[0])
             for link in members[1:]:
