@@ -171,6 +171,28 @@ def test_broken_replayed_and_turned_into_a_regression_test(run: Run, tmp_path: P
         assert code == 3 and "so it is undecided" in out
 
 
+@pytest.mark.parametrize("name", ["formula", "with_numpy"])
+def test_a_saved_counterexample_is_made_a_test_afterwards(run: Run, tmp_path: Path, name: str) -> None:
+    """As a failing pytest run leaves it, without a test beside it."""
+    run("falsify", f"mine.py:{name}", "--save", "w.json")
+    objective = ["--objective", f"mine.py:{name}"] if name == "with_numpy" else []
+    code, out, err = run("replay", "w.json", *objective, "--test", f"test_{name}.py")
+    assert (code, err) == (1, "") and f"regression test written to test_{name}.py" in out
+    with pytest.raises(AssertionError, match=r"violated \("):
+        regression(tmp_path, name)
+
+
+def test_a_saved_counterexample_of_nobody_writes_no_code_of_its_own(run: Run, tmp_path: Path) -> None:
+    run("falsify", "mine.py:formula", "--save", "w.json")
+    data = json.loads(Path("w.json").read_text())
+    data["claim"]["name"] = 'x"""\nraise SystemExit\n"""\\'
+    Path("w.json").write_text(json.dumps(data))
+    assert run("replay", "w.json", "--test", "test_it.py")[0] == 1
+    (test,) = [value for name, value in runpy.run_path(str(tmp_path / "test_it.py")).items() if name[:5] == "test_"]
+    with pytest.raises(AssertionError, match=r"violated \(exact\)"):
+        test()
+
+
 def test_the_human_report_says_what_the_guarantee_is(run: Run) -> None:
     code, out, err = run("falsify", "mine.py:with_numpy", "--save", "w.json")
     assert (code, err) == (1, "")
@@ -213,6 +235,7 @@ def test_the_human_report_says_what_the_guarantee_is(run: Run) -> None:
         (["replay", "w.json", "--objective", "mine.py:np"], "mine.py:np"),
         (["replay", "w.json", "--objective", "mine.py:matrix"], "an array of shape (3,)"),
         (["replay", "w.json", "--objective", "other.py:f"], "other.py"),
+        (["replay", "w.json", "--objective", "mine.py:matrix", "--test", "t.py"], "an array of shape (3,)"),
         (["replay", "edited.json", "--objective", "mine.py:with_numpy"], "the recorded verdict"),
     ],
 )

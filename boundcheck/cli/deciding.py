@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from boundcheck.claims.decide import Verdict
     from boundcheck.claims.survey import Survey
     from boundcheck.cli.report import Screen
+    from boundcheck.search.witness import Witness
 
 MOST_NOTES = 5
 
@@ -156,8 +158,9 @@ def _check_on_box(claim: Claim, name: str, seconds: float, save: str | None, as_
     multiple=True,
     help="The callable of a black box that FILE names; again for another one.",
 )
+@click.option("--test", "test_file", metavar="FILE", help="Write the counterexample as a pytest regression test.")
 @common(seed=NOTHING_RANDOM)
-def replay_command(file: str, objectives: tuple[str, ...], as_json: bool, seed: int) -> int:
+def replay_command(file: str, objectives: tuple[str, ...], test_file: str | None, as_json: bool, seed: int) -> int:
     """Decide a saved counterexample anew.
 
     FILE holds the claim's formulas, the model and the observation, so the claim need not be in the catalogue. The
@@ -174,6 +177,9 @@ def replay_command(file: str, objectives: tuple[str, ...], as_json: bool, seed: 
     verdict = witness.replay()
     found = ModelCheck(witness.claim, witness.model, witness.x, verdict)
     as_recorded = witness.is_as_recorded(verdict)
+    violated = verdict.outcome.value == "violated"
+    if test_file is not None and violated:
+        _write_test(witness, test_file, objectives)
     remark = _catalogue_remark(witness.claim)
     if as_json:
         extra = {
@@ -194,7 +200,25 @@ def replay_command(file: str, objectives: tuple[str, ...], as_json: bool, seed: 
         screen.line("as recorded" if as_recorded else f"not as recorded: the file says {recorded}, with other values")
         if remark:
             screen.line(f"note: {remark}")
+        if test_file:
+            screen.line(f"regression test written to {test_file}" if violated else "no regression test was written")
     return exit_code(verdict.outcome.value)
+
+
+def _write_test(witness: Witness, test_file: str, objectives: tuple[str, ...]) -> None:
+    """A saved counterexample as a test: with its formulas, or, of a black box, with the claim's code imported."""
+    from boundcheck.cli.targets import find_claim, origin_of
+    from boundcheck.errors import BadInput
+    from boundcheck.search.files import write_text
+    from boundcheck.search.regression import regression_test
+
+    origin = None
+    if witness.claim.black_boxes:
+        if len(objectives) != 1 or str(find_claim(objectives[0])) != str(witness.claim):
+            expected = f"one --objective FILE.py:NAME that is the whole claim {witness.claim}"
+            raise BadInput("--test", test_file, expected, "name a Claim of your file")
+        origin = origin_of(objectives[0])
+    write_text(test_file, regression_test(witness, origin, Path(test_file).resolve().parent), "--test")
 
 
 def status_of(verdict: Verdict) -> str:

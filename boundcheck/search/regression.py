@@ -65,11 +65,11 @@ def regression_test(witness: Witness, origin: Origin | None = None, folder: str 
     if origin is None and claim.black_boxes:
         expected = "Origin(FILE.py, NAME), from where the test can import the objective"
         raise BadInput("origin", origin, expected, f"{claim.black_boxes[0].name} is a black box")
-    identifier = "".join(c if c.isalnum() else "_" for c in claim.name).strip("_").lower() or "claim"
+    identifier = "".join(c if f"_{c}".isidentifier() else "_" for c in claim.name).strip("_").lower() or "claim"
     tables = {key: value for key, value in witness.model.to_json().items() if key not in ("format", "kind")}
     model = pprint.pformat(tables, width=100, sort_dicts=False)
     head, formulas, made = _embedded(witness) if origin is None else _imported(witness, origin, Path(folder))
-    return f'''"""A counterexample that boundcheck found: {claim.name}."""
+    return f'''"""A counterexample that boundcheck found: {_in_one_line(claim.name)}."""
 
 {head}
 {formulas}
@@ -84,12 +84,17 @@ def test_{identifier}_counterexample():
 '''
 
 
+def _in_one_line(text: str) -> str:
+    """A witness file may come from anybody: no name in it may end a comment or a docstring."""
+    return " ".join(text.split()).replace("\\", "").replace('"', "'")
+
+
 def _embedded(witness: Witness) -> tuple[str, str, str]:
     claim = witness.claim
     lhs, rhs = (json.dumps(witness.to_json()["claim"][side]) for side in ("lhs", "rhs"))
     head = "import json\n\nfrom boundcheck import Claim, FiniteModel, Outcome, check\n"
     head += "from boundcheck.language import from_json\n"
-    formulas = f'# {claim}\nLHS = json.loads(r"""{lhs}""")\nRHS = json.loads(r"""{rhs}""")'
+    formulas = f'# {_in_one_line(str(claim))}\nLHS = json.loads(r"""{lhs}""")\nRHS = json.loads(r"""{rhs}""")'
     made = "# To test your own formulas instead, put the functions in the place of from_json(...).\n    "
     made += f"claim = Claim({claim.name!r}, from_json(LHS), {claim.relation!r}, from_json(RHS))"
     return head, formulas, made
@@ -105,7 +110,8 @@ def _imported(witness: Witness, origin: Origin, folder: Path) -> tuple[str, str,
     if origin.form == "objective":
         head.append("from boundcheck.catalogue.objectives import log_evidence")
     head += ["", *lines, ""] if found else [""]
-    formulas = f"# {claim}" if found else "\n".join([*lines, "", f"# {claim}"])
+    comment = f"# {_in_one_line(str(claim))}"
+    formulas = comment if found else "\n".join([*lines, "", comment])
     made = {
         "objective": f'claim = Claim({claim.name!r}, {origin.name}, "<=", log_evidence)',
         "claim": f"claim = {origin.name}",
