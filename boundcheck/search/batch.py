@@ -39,6 +39,11 @@ class Sizes:
         """The total, by which a witness is called small."""
         return self.x + self.z + self.xt
 
+    @property
+    def text(self) -> str:
+        """X,Z or X,Z,C, as the command line takes it."""
+        return f"{self.x},{self.z}" + (f",{self.xt}" if self.xt else "")
+
     def shapes(self, roles: frozenset[str]) -> dict[str, tuple[int, ...]]:
         """The shape of each table that a claim with these roles needs; the last axis sums to one."""
         shapes: dict[str, tuple[int, ...]] = {"prior": (self.z,), "likelihood": (self.z, self.x)}
@@ -76,18 +81,20 @@ def fitting(claim: Claim, sizes: Sizes) -> Sizes:
     roles = needs(claim)
     for states in (sizes.x, sizes.z, sizes.xt or 1):
         if not 1 <= states <= MOST_STATES:
-            raise BadInput("sizes", sizes, f"1 to {MOST_STATES} states each of x, z and x~")
+            raise BadInput("sizes", sizes.text, f"1 to {MOST_STATES} states each of x, z and x~")
     if "corruption" not in roles:
         sizes = Sizes(sizes.x, sizes.z)
     else:
         sizes = Sizes(sizes.x, sizes.z, sizes.xt or sizes.x)
         if "clean encoder" in roles and sizes.xt != sizes.x:
             expected = f"as many states of x~ as of x for {claim.name}, which reads its encoder at both"
-            raise BadInput("sizes", f"{sizes.x},{sizes.z},{sizes.xt}", expected)
+            raise BadInput("sizes", sizes.text, expected)
     numbers = {"x": sizes.x, "z": sizes.z, "x~": sizes.xt}
     for box in claim.black_boxes:
         if any(numbers[space] != stated for space, stated in box.states.items()):
-            raise BadInput("sizes", sizes, f"the numbers of states that {box.name} is written for: {dict(box.states)}")
+            raise BadInput(
+                "sizes", sizes.text, f"the numbers of states that {box.name} is written for: {dict(box.states)}"
+            )
     return sizes
 
 

@@ -57,9 +57,9 @@ class Task:
         """What the task is, as text: equal for equal tasks, different for different ones.
 
         >>> Task("elbo-below-evidence", "search", 3, 1000, Sizes(2, 3)).key
-        'search elbo-below-evidence (seed 3, at most 1000 models, sizes 2,3,0)'
+        'search elbo-below-evidence (seed 3, at most 1000 models, sizes 2,3)'
         """
-        at = f", sizes {self.sizes.x},{self.sizes.z},{self.sizes.xt}" if self.sizes else ""
+        at = f", sizes {self.sizes.text}" if self.sizes else ""
         return f"{self.kind} {self.claim} (seed {self.seed}, at most {self.models} models{at})"
 
 
@@ -133,7 +133,7 @@ def plan_of(
             tasks += dict.fromkeys(_tasks(name, claim, seed, budget, count, sizes))
     what = f"{_counted(len(named), 'claim')}, {_counted(len(seeds), 'seed')} from {min(seeds)}, budget {budget}"
     what += f", count {count}" if any(claim.family != "finite" for claim in named.values()) else ""
-    what += "".join(f", sizes {each.x},{each.z},{each.xt}" for each in sizes)
+    what += "".join(f", sizes {each.text}" for each in sizes)
     return Plan(named, {name: claim_to_json(claim) for name, claim in named.items()}, tuple(tasks), what)
 
 
