@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from scipy.integrate import quad
 from torch.distributions import Independent, Normal, Uniform
 
+from boundcheck import cli
 from boundcheck.claims.decide import Outcome
 from boundcheck.errors import BadInput
 from boundcheck.evidence import TrainingObjective, evaluate_log_weights, evaluate_model, grid_evidence
@@ -107,3 +110,14 @@ def test_simulated_evidence_is_widened_by_rounding() -> None:
     assert 0.1 < found.rounding < 10
     low, high = found.interval(1e-3)
     assert high - low > 2 * found.rounding
+
+
+def test_a_report_without_matplotlib_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "w.npy", np.zeros((10, 3)))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("boundcheck.evidence.from_log_weights.evaluate_log_weights", lambda *a, **k: pytest.fail("ran"))
+    code = cli.run(["evaluate", "--log-weights", str(tmp_path / "w.npy"), "--report", str(tmp_path / "r.html")])
+    assert code == 2
+    assert 'pip install "boundcheck[plot]"' in capsys.readouterr().err

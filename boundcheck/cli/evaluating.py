@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from boundcheck.cli.options import EPILOG, HOLDS, common, exit_code
-from boundcheck.errors import BadInput
+from boundcheck.errors import BadInput, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +93,8 @@ def evaluate_command(
     for name, path in (("--latex", latex), ("--report", report)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise BadInput(name, path, "a file in a folder that there is")
+    if report is not None:  # before the work, not after it
+        require("matplotlib", extra="plot", feature="plots in a report")
     with progress_of("drawing") as advance:
         card = _card(model, options, advance)
     if rank() != 0:  # one of several processes: the first one speaks
