@@ -53,7 +53,14 @@ def test_a_jump_between_the_outermost_nodes_of_two_panels_is_noticed() -> None:
 
     def missed(values: Array, known: list[float]) -> Array:
         assert (roughness(values) == 0).all()
-        ends = Ends(np.zeros(2, dtype=int), low, high, np.zeros(2), *at_ends(values, half, (np.zeros(2), np.zeros(2))), np.zeros(2))
+        ends = Ends(
+            np.zeros(2, dtype=int),
+            low,
+            high,
+            np.zeros(2),
+            *at_ends(values, half, (np.zeros(2), np.zeros(2))),
+            np.zeros(2),
+        )
         return seams(ends, np.array([known]))
 
     smooth, broken = np.cos(nodes), np.cos(nodes) + (nodes > 0.999)
