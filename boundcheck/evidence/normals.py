@@ -24,6 +24,8 @@ else:
     Tensor = torch.Tensor
 
 _HALF_RANGE = 2.0**-31
+_WORDS_AT_ONCE = 1 << 14
+"""Words that are worked on at once: what that needs stays in the cache."""
 
 
 def words_of(width: int) -> int:
@@ -31,18 +33,29 @@ def words_of(width: int) -> int:
     return (width + 1) // 2
 
 
-def box_muller(words: NDArray[np.uint64], width: int) -> Tensor:
+def box_muller(words: NDArray[np.uint64], width: int, overwrite: bool = False) -> Tensor:
     """Standard normals of shape (*rows, width) in float32, from words of shape (*rows, words_of(width)).
 
     The low half of a word gives the radius, the high half the angle. u is at least 2^-32, so no normal is larger than
-    6.7, which one in 10^11 would be; it has the full precision of float32 down to there.
+    6.7, which one in 10^11 would be; it has the full precision of float32 down to there. With `overwrite`, the normals
+    take the place of the words, which are as large.
 
     >>> words = np.random.Philox(key=0).random_raw(50_000).reshape(1000, 50)
     >>> normals = box_muller(words, 99)
     >>> normals.shape, f"{normals.square().mean():.2f}, {normals.pow(4).mean():.1f}"
     (torch.Size([1000, 99]), '1.00, 3.0')
     """
-    integers = words.view(np.int32)
+    normals = words.view(np.float32) if overwrite else np.empty((*words.shape[:-1], 2 * words.shape[-1]), np.float32)
+    rows, made = words.reshape(-1, words.shape[-1]), normals.reshape(-1, normals.shape[-1])
+    at_once = max(1, _WORDS_AT_ONCE // max(1, words.shape[-1]))
+    for start in range(0, len(rows), at_once):
+        part = slice(start, start + at_once)
+        _transform(rows[part].view(np.int32), made[part])
+    return torch.from_numpy(normals)[..., :width]
+
+
+def _transform(integers: NDArray[np.int32], normals: NDArray[np.float32]) -> None:
+    """Integers as normals, which may be in the same memory."""
     radius, angle = (integers[..., half::2].astype(np.float32) for half in (0, 1))
     np.abs(radius, out=radius)
     radius += 0.5
@@ -51,10 +64,8 @@ def box_muller(words: NDArray[np.uint64], width: int) -> Tensor:
     radius *= -2.0
     np.sqrt(radius, out=radius)
     angle *= math.pi * _HALF_RANGE
-    normals = np.empty((*radius.shape[:-1], 2 * radius.shape[-1]), np.float32)
     np.multiply(radius, np.cos(angle), out=normals[..., : radius.shape[-1]])
     np.multiply(radius, np.sin(angle, out=angle), out=normals[..., radius.shape[-1] :])
-    return torch.from_numpy(normals)[..., :width]
 
 
 __all__ = ["box_muller", "words_of"]

@@ -120,7 +120,7 @@ class GaussianProposal:
                 source.bit_generator.state = place
                 unit = drawn[row, start : start + UNIT]
                 unit[...] = draw(unit.shape)
-        noise = box_muller(drawn, width) if in_words else torch.from_numpy(drawn)
+        noise = box_muller(drawn, width, overwrite=True) if in_words else torch.from_numpy(drawn)
         return noise.reshape(len(examples), size, *event).to(mean.device, dtype)
 
 

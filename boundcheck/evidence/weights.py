@@ -161,6 +161,7 @@ class Weigher:
                 weight = block[row]
                 for columns, noise in proposal.noises(row, draws, rows):
                     result[row, columns] = weight(noise)
+                    del noise  # before the next is drawn
                 if not math.isfinite(float(proposal.log_scale[row])):
                     result[row] = math.nan
                 pass_.note_rounding(weight.largest, x.dtype)
