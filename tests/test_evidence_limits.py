@@ -14,9 +14,10 @@ from torch.distributions import Independent, Normal, Uniform
 
 from boundcheck import cli
 from boundcheck.claims.decide import Outcome
-from boundcheck.errors import BadInput
+from boundcheck.errors import BadInput, UnknownName
 from boundcheck.evidence import TrainingObjective, evaluate_log_weights, evaluate_model, grid_evidence
 from boundcheck.evidence.simulated import simulate
+from boundcheck.evidence.subject import find_objective
 from boundcheck.models.torch_model import TorchModel
 
 DOUBLE = torch.float64
@@ -121,3 +122,20 @@ def test_a_report_without_matplotlib_is_refused_before_the_work(
     code = cli.run(["evaluate", "--log-weights", str(tmp_path / "w.npy"), "--report", str(tmp_path / "r.html")])
     assert code == 2
     assert 'pip install "boundcheck[plot]"' in capsys.readouterr().err
+
+
+def test_a_parameter_may_be_called_like_an_option() -> None:
+    model = TorchModel(
+        prior=lambda: Normal(torch.tensor(0.0), 1.0),
+        encoder=lambda x: Normal(x / 2, 0.8),
+        decoder=lambda z: Normal(z, 1.0),
+    )
+    card = evaluate_model(model, torch.tensor([0.5, -1.0]), objective="cubo:n=2", k=20, replicates=5, simulated=0)
+    assert math.isfinite(card.value.mean)
+    assert card.settings["seed"] == 0
+
+
+def test_only_public_objectives_are_offered() -> None:
+    with pytest.raises(UnknownName) as caught:
+        find_objective("chi")
+    assert "elbo" in str(caught.value) and "'_" not in str(caught.value)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, FormulaError, UnknownName, require
@@ -59,7 +60,7 @@ class Subject:
         if isinstance(self.source, TrainingObjective):
             replace(self, replicates=2)._called(self.source, x[: self.source.batch], lambda rows: None)
         else:
-            prepare(self.source, self.model, x[:1], n=2, inner=self.inner, **self.parameters)
+            prepare(self._formula, self.model, x[:1], n=2, inner=self.inner)
 
     def estimate(self, x: Tensor, progress: Callable[[int], None], notes: list[str]) -> tuple[Estimate, float]:
         """Its mean over the examples, and the rounding error of the model's own arithmetic in it, in nats.
@@ -71,7 +72,7 @@ class Subject:
         wrapped, chunk = TorchModel.wrap(self.model), self.chunk
         options: dict[str, Any] = {"n": self.replicates, "inner": self.inner, "seed": self.seed}
         while True:
-            job = prepare(self.source, wrapped, x, **options, chunk=chunk, **self.parameters)
+            job = prepare(self._formula, wrapped, x, **options, chunk=chunk)
             try:
                 return Estimate.of(run(job, progress)), job.rounding
             except Exception as error:
@@ -79,6 +80,11 @@ class Subject:
                     raise
                 chunk = job.chunk // 2
                 notes.append(f"out of memory at {self.name}: the chunk was halved to {chunk}")
+
+    @property
+    def _formula(self) -> Formula:
+        """With its parameters, whose names may be those of options, such as n."""
+        return partial(cast("Formula", self.source), **self.parameters)
 
     def _called(self, source: TrainingObjective, x: Tensor, progress: Callable[[int], None]) -> tuple[Estimate, float]:
         try:
@@ -172,7 +178,10 @@ def find_objective(name: str) -> Formula:
     known = {
         each: value
         for each, value in vars(objectives).items()
-        if inspect.isfunction(value) and value.__module__ == objectives.__name__ and _takes_model(value)
+        if not each.startswith("_")
+        and inspect.isfunction(value)
+        and value.__module__ == objectives.__name__
+        and _takes_model(value)
     }
     if name not in known:
         raise UnknownName("objective", name, known)
