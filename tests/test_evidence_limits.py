@@ -138,4 +138,4 @@ def test_a_parameter_may_be_called_like_an_option() -> None:
 def test_only_public_objectives_are_offered() -> None:
     with pytest.raises(UnknownName) as caught:
         find_objective("chi")
-    assert "elbo" in str(caught.value) and "'_" not in str(caught.value)
+    assert "'denoising_" in str(caught.value) and "'_" not in str(caught.value)
