@@ -176,8 +176,12 @@ class Frames:
 
         return Line(
             lift(line.center), lift(line.spread), lift(line.lower), lift(line.upper),
-            tuple(lift(kink) for kink in line.kinks), None if line.density is None else mapped(line.density, lift),
+            tuple(lift(kink) for kink in line.kinks), self.lifted_density(line, level),
         )  # fmt: skip
+
+    def lifted_density(self, line: Line, level: int) -> Density | None:
+        """The law of a line, its parameters on the frame on top."""
+        return None if line.density is None else mapped(line.density, lambda a: self.lift(a, level, self.top))
 
 
 def times(a: Any, b: Any) -> Any:

@@ -30,6 +30,9 @@ from boundcheck.evaluators.quadrature_rule import GAUSS, KRONROD, NODES, Ends, a
 from boundcheck.evaluators.quadrature_search import at_points, climb, edge_of, mass_floor, start_points
 from boundcheck.evaluators.quadrature_tails import tails
 
+_BLOCK = 780
+"""Panels that are measured together."""
+
 
 @dataclass
 class Effort:
@@ -124,6 +127,8 @@ _FIELDS = ("log_weight", "value", "log_weight_error", "value_error")
 def _joined(values: list, parts: list[Sample]) -> Any:
     if values[0] is None:
         return None
+    if all(np.ndim(v) == 0 and v == 0.0 for v in values):
+        return 0.0
     return np.concatenate([np.broadcast_to(v, p.log_weight.shape) for v, p in zip(values, parts, strict=True)])
 
 
@@ -134,11 +139,11 @@ def _refine(
     """Gauss-Kronrod on the panels that matter, bisected until the two rules agree."""
     count = len(points)
     entry, low, high, skipped = _panels(points, magnitude, fixed, mass, tolerance)
-    total = _Panels.measure(call, entry, low, high)
+    total = _Panels.measure(call, entry, low, high, effort.chunk)
+    missed = total.missed(known)
+    scale, value, absolute, error = total.sums(count, missed)
     before, stalled = np.full(count, np.inf), np.zeros(count, dtype=int)
     for _ in range(effort.rounds):
-        missed = total.missed(known)
-        scale, value, absolute, error = total.sums(count, missed)
         target = tolerance * (np.maximum(np.abs(value), np.exp(-scale)) if signed else np.abs(value))
         panels = np.bincount(total.entry, minlength=count)
         share = 0.25 * target[total.entry] / panels[total.entry]
@@ -160,10 +165,15 @@ def _refine(
         middle = (total.low[late] + total.high[late]) / 2
         children = _Panels.measure(
             call, np.tile(total.entry[late], 2),
-            np.concatenate([total.low[late], middle]), np.concatenate([middle, total.high[late]]),
+            np.concatenate([total.low[late], middle]), np.concatenate([middle, total.high[late]]), effort.chunk,
         )  # fmt: skip
-        total = total.replaced(late, children)
-    scale, value, absolute, error = total.sums(count, total.missed(known))
+        refined = np.zeros(count, dtype=bool)
+        refined[total.entry[late]] = True
+        total, missed = total.replaced(late, children), np.append(missed[~late], np.zeros(len(children.entry)))
+        # Panels of the other integrals have the neighbours that they had.
+        again = refined[total.entry]
+        missed[again] = total.some(again).missed(known)
+        scale, value, absolute, error = total.sums(count, missed)
     with_tail = np.exp(np.clip(np.logaddexp(tail, skipped) - scale, -np.inf, 700.0))
     error = error + 2.0 * with_tail + _rounding(call, total, count, absolute)
     infinite = np.where(np.isinf(value) & ~total.lost(count), np.sign(value), 0.0)
@@ -175,6 +185,7 @@ def _panels(
     points: Array, magnitude: Array, fixed: NDArray[np.bool_], mass: Array, tolerance: float
 ) -> tuple[Index, Array, Array, Array]:
     """Panels between points, without those of no weight, and with needless points removed."""
+    columns = points.shape[1]
     for parity in (1, 0, 1):
         points, magnitude, fixed = _thin(points, magnitude, fixed, parity)
     low, high = points[:, :-1], points[:, 1:]
@@ -185,9 +196,11 @@ def _panels(
     weight = np.where(gap > 0, weight, -np.inf)
     chosen = real & (weight >= (mass + np.log(tolerance) - 9.0)[:, None])
     top = np.where(real & ~chosen, weight, -np.inf).max(axis=1)
-    skipped = np.where(np.isfinite(top), top + np.log(weight.shape[1]) + 2.0, -np.inf)
+    skipped = np.where(np.isfinite(top), top + np.log(columns - 1) + 2.0, -np.inf)
     # Panels without floats inside cannot be measured: they may hold all there is.
-    skipped = np.logaddexp(skipped, np.logaddexp.reduce(np.where(real, -np.inf, weight), axis=1))
+    closed = np.where(real, -np.inf, weight)
+    if not np.isneginf(closed).all():
+        skipped = np.logaddexp(skipped, np.logaddexp.reduce(closed, axis=1))
     row, column = np.nonzero(chosen)
     return row, low[row, column], high[row, column], skipped
 
@@ -196,27 +209,24 @@ def _thin(
     points: Array, magnitude: Array, fixed: NDArray[np.bool_], parity: int
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Every other point whose neighbours are of nearly its magnitude is dropped."""
-    inner = np.arange(1 + parity, points.shape[1] - 1, 2)
-    here, left, right = magnitude[:, inner], magnitude[:, inner - 1], magnitude[:, inner + 1]
-    gap = points[:, inner + 1] - points[:, inner - 1]
-    straight = left + (right - left) * (points[:, inner] - points[:, inner - 1]) / np.where(gap > 0, gap, 1.0)
+    inner, before, after = (slice(1 + parity + shift, points.shape[1] - 1 + shift, 2) for shift in (0, -1, 1))
+    here, left, right = magnitude[:, inner], magnitude[:, before], magnitude[:, after]
+    gap = points[:, after] - points[:, before]
+    straight = left + (right - left) * (points[:, inner] - points[:, before]) / np.where(gap > 0, gap, 1.0)
     # On a flank, where little mass is left, a panel may span more.
     low = np.maximum(np.maximum(left, right), here) < magnitude.max(axis=1, keepdims=True) - 4.0
     bend, rise = np.where(low, 2.5, 0.9), np.where(low, 10.0, 3.5)
-    drop = (np.abs(here - straight) < bend) & (np.abs(right - left) < rise) & ~fixed[:, inner]
-    row, column = np.nonzero(drop)
-    if not len(row):
+    kept = np.ones(points.shape, dtype=bool)
+    kept[:, inner] = ~((np.abs(here - straight) < bend) & (np.abs(right - left) < rise) & ~fixed[:, inner])
+    sizes = kept.sum(axis=1)
+    if (sizes == points.shape[1]).all():
         return points, magnitude, fixed
-    # What is dropped joins the last point, where panels are empty, so that the rest are neighbours again.
-    key = points.copy()
-    key[row, inner[column]] = np.inf
-    order = np.argsort(key, axis=1, kind="stable")
-    points, magnitude, fixed = points.copy(), magnitude.copy(), fixed.copy()
-    points[row, inner[column]] = points[row, -1]
-    magnitude[row, inner[column]] = magnitude[row, -1]
-    fixed[row, inner[column]] = True
-    points, magnitude = (np.take_along_axis(a, order, axis=1) for a in (points, magnitude))
-    return points, magnitude, np.take_along_axis(fixed, order, axis=1)
+    # The rest are neighbours again; shorter rows are filled with their last point, where panels are empty.
+    filled = np.arange(sizes.max()) < sizes[:, None]
+    out = np.repeat(points[:, -1:], sizes.max(), axis=1), np.repeat(magnitude[:, -1:], sizes.max(), axis=1), ~filled
+    for new, old in zip(out, (points, magnitude, fixed), strict=True):
+        new[filled] = old[kept]
+    return out
 
 
 @dataclass
@@ -236,38 +246,52 @@ class _Panels:
     noise: Array
 
     @classmethod
-    def measure(cls, call: Integrand, entry: Index, low: Array, high: Array) -> _Panels:
+    def measure(cls, call: Integrand, entry: Index, low: Array, high: Array, chunk: int) -> _Panels:
+        """Panels measured block by block, each small enough to stay in the cache and a whole number of chunks."""
+        each = max(chunk // len(NODES), 1)
+        block = each * max(_BLOCK // each, 1)
+        starts = range(0, max(len(entry), 1), block)
+        return _together(
+            [cls._measured(call, entry[i : i + block], low[i : i + block], high[i : i + block]) for i in starts]
+        )
+
+    @classmethod
+    def _measured(cls, call: Integrand, entry: Index, low: Array, high: Array) -> _Panels:
+        # Columns are panels, so that what goes over the nodes of each goes over all panels at once.
         half, middle = (high - low) / 2, low + (high - low) / 2
-        nodes = middle[:, None] + half[:, None] * NODES
-        sample = call(np.repeat(entry, len(NODES)), nodes.ravel(), False)
+        nodes = middle + NODES[:, None] * half
         shape = nodes.shape
+        sample = call(np.broadcast_to(entry, shape).ravel(), nodes.ravel(), False)
         logs = sample.log_weight.reshape(shape)
-        top = np.where(np.isnan(logs), -np.inf, logs).max(axis=1)
+        top = np.fmax.reduce(logs, axis=0)
         scale = np.where(np.isfinite(top), top, 0.0)
-        weight = np.exp(logs - scale[:, None])
+        weight = logs - scale
+        np.exp(weight, out=weight)
         if sample.value is None:
             values = absolute = weight
         else:
-            given = sample.value.reshape(shape)
-            values = np.where(weight == 0, 0.0, weight * given)
+            values = weight * sample.value.reshape(shape)
+            values[weight == 0] = 0.0
             absolute = np.abs(values)
-        # Infinite on a whole panel is infinite; at single nodes it may be a pole, and finer panels will tell.
-        flat = values[:, :1] == values
-        some = ~np.isfinite(values).all(axis=1) & ~(np.isinf(values) & flat & (logs >= LIGHT)).all(axis=1)
-        values = np.where(some[:, None], np.nan, values)
-        kronrod, gauss = half * (values @ KRONROD), half * (values @ GAUSS)
-        size = half * (absolute @ KRONROD)
+        finite = np.isfinite(values)
+        if not finite.all():
+            # Infinite on a whole panel is infinite; at single nodes it may be a pole, and finer panels will tell.
+            flat = values[:1] == values
+            some = ~finite.all(axis=0) & ~(np.isinf(values) & flat & (logs >= LIGHT)).all(axis=0)
+            values = np.where(some, np.nan, values)
+        kronrod, gauss = half * (KRONROD @ values), half * (GAUSS @ values)
+        size = kronrod if values is absolute else half * (KRONROD @ absolute)
         inherited = np.zeros(len(entry))
         if np.ndim(sample.log_weight_error):
             carried = absolute * np.minimum(np.asarray(sample.log_weight_error).reshape(shape), 1e3)
-            inherited += half * (np.where(weight == 0, 0.0, carried) @ KRONROD)
+            inherited += half * (KRONROD @ np.where(weight == 0, 0.0, carried))
         if np.ndim(sample.value_error):
             carried = weight * np.asarray(sample.value_error).reshape(shape)
-            inherited += half * (np.where(weight == 0, 0.0, carried) @ KRONROD)
-        rough = 2 * half * roughness(values)
+            inherited += half * (KRONROD @ np.where(weight == 0, 0.0, carried))
+        rough = 2 * half * roughness(values.T)
         # What is no rougher than the values are uncertain is their noise, and counts as inherited.
         difference = np.maximum(np.abs(kronrod - gauss), np.where(rough > 2 * inherited, rough, 0.0))
-        ends = at_ends(values, half, ((32 + 8 * np.abs(scale)) * EPSILON, inherited / (2 * half)))
+        ends = at_ends(values.T, half, ((32 + 8 * np.abs(scale)) * EPSILON, inherited / (2 * half)))
         return cls(entry, low, high, scale, kronrod, size, difference, inherited, *ends)
 
     def missed(self, known: Array) -> Array:
@@ -299,17 +323,29 @@ class _Panels:
         return np.bincount(self.entry, weights=unknown, minlength=count) > 0
 
     def replaced(self, gone: NDArray[np.bool_], new: _Panels) -> _Panels:
-        names = [each.name for each in fields(self)]
-        return _Panels(*(np.concatenate([getattr(self, n)[~gone], getattr(new, n)]) for n in names))
+        return _together([self.some(~gone), new])
+
+    def some(self, chosen: NDArray[np.bool_]) -> _Panels:
+        """The chosen panels."""
+        return _Panels(*(getattr(self, each.name)[chosen] for each in fields(self)))
+
+
+def _together(parts: list[_Panels]) -> _Panels:
+    if len(parts) == 1:
+        return parts[0]
+    return _Panels(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(_Panels)))
 
 
 def _rounding(call: Integrand, panels: _Panels, count: int, absolute: Array) -> Array:
     """Rounding of the integrand and of the nodes, measured on the heaviest panel of each integral and scaled up."""
     weight = panels.scale + np.log(np.maximum(panels.absolute, 1e-300))
     weight = np.where(np.isnan(weight), -np.inf, weight)
-    order = np.lexsort((weight, panels.entry))
-    last = np.append(panels.entry[order][1:] != panels.entry[order][:-1], True) if len(order) else np.zeros(0, bool)
-    heavy = order[last]
+    most = np.full(count, -np.inf)
+    np.maximum.at(most, panels.entry, weight)
+    candidates = np.flatnonzero(weight == most[panels.entry])
+    last = np.full(count, -1)
+    last[panels.entry[candidates]] = candidates
+    heavy = last[last >= 0]
     low, high, entry = panels.low[heavy], panels.high[heavy], panels.entry[heavy]
     half, middle = (high - low) / 2, low + (high - low) / 2
     nodes = middle[:, None] + half[:, None] * NODES

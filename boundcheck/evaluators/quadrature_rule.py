@@ -38,7 +38,7 @@ GAUSS = np.array([*_HALF_GAUSS, 0.0, *reversed(_HALF_GAUSS)])
 
 _LEGENDRE = np.polynomial.legendre.legvander(NODES, 20)
 _COEFFICIENTS = (_LEGENDRE * (np.arange(21) + 0.5) * KRONROD[:, None]).T
-_MIDDLE, _HIGH = _COEFFICIENTS[9:13].T, _COEFFICIENTS[17:21].T
+_MIDDLE_AND_HIGH = np.concatenate([_COEFFICIENTS[9:13], _COEFFICIENTS[17:21]])
 _NOT_FALLING = 0.005
 
 _UNSEEN = 1 - NODES[-1]
@@ -53,16 +53,17 @@ def _at_ends() -> tuple[Array, Array]:
     sign = (-1.0) ** n
     right = np.stack([one, slope, curvature])
     left = np.stack([sign, -sign * slope, sign * curvature])
-    return (left @ inverse).T, (right @ inverse).T
+    return left @ inverse, right @ inverse
 
 
-_AT_LEFT, _AT_RIGHT = _at_ends()
-_AMPLIFIED = np.abs(_AT_RIGHT).sum(axis=0)
+_AT_ENDS = np.concatenate(_at_ends())
+_AMPLIFIED = np.abs(_AT_ENDS[3:]).sum(axis=1)
 
 
 def roughness(values: Array) -> Array:
     """The largest of the high Legendre coefficients of panels in which they do not fall, 0 for the others."""
-    middle, high = np.abs(values @ _MIDDLE).max(axis=1), np.abs(values @ _HIGH).max(axis=1)
+    sizes = np.abs(_MIDDLE_AND_HIGH @ values.T)
+    middle, high = sizes[:4].max(axis=0), sizes[4:].max(axis=0)
     return np.where(high > _NOT_FALLING * middle, high, 0.0)
 
 
@@ -74,9 +75,10 @@ def at_ends(values: Array, half: Array, uncertain: tuple[Array, Array]) -> tuple
         half: half of the widths of the panels.
         uncertain: the error of the values in each panel, relative to the largest of them, and what is added.
     """
-    powers = half[:, None] ** np.arange(3.0)
-    noise = np.abs(values).max(axis=1) * uncertain[0] + uncertain[1]
-    return values @ _AT_LEFT / powers, values @ _AT_RIGHT / powers, noise[:, None] * _AMPLIFIED / powers
+    powers = np.stack([np.ones_like(half), half, half * half])
+    noise = np.abs(values.T).max(axis=0) * uncertain[0] + uncertain[1]
+    both = _AT_ENDS @ values.T
+    return (both[:3] / powers).T, (both[3:] / powers).T, (noise * _AMPLIFIED[:, None] / powers).T
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ def seams(panels: Ends, known: Array) -> Array:
     count = len(panels.entry)
     if not count:
         return np.zeros(0)
-    order = np.lexsort((panels.low, panels.entry))
+    order = np.arange(count)
+    steps = np.diff(panels.entry)
+    if not ((steps > 0) | ((steps == 0) & (np.diff(panels.low) >= 0))).all():
+        order = np.lexsort((panels.low, panels.entry))
     a, b = order[:-1], order[1:]
     wide = panels.high - panels.low
     gap = panels.low[b] - panels.high[a]
@@ -114,17 +119,23 @@ def seams(panels: Ends, known: Array) -> Array:
     second = np.concatenate([b[joined], np.repeat(none, len(alone_right)), alone_left])
     owner = np.where(first < count, first, second)
     place = np.where(first < count, _with(panels.high, 0.0)[first], _with(panels.low, 0.0)[second])
-    free = ~(np.abs(known[panels.entry[owner]] - place[:, None]) <= _near(place, wide[owner])[:, None]).any(axis=1)
+    free, near, of = np.ones(len(place), dtype=bool), _near(place, wide[owner]), panels.entry[owner]
+    for column in known.T:
+        if np.isfinite(column).any():
+            free &= ~(np.abs(column[of] - place) <= near)
     first, second = first[free], second[free]
     scale, difference = _with(panels.scale, -np.inf), _with(panels.difference, 0.0)
     width = _with(wide, 0.0)
     top = np.maximum(scale[first], scale[second])
     factors = np.exp(scale[first] - top), np.exp(scale[second] - top)
-    left, right, noise = (_with(values, 0.0) for values in (panels.left, panels.right, panels.noise))
-    one, other = factors[0][:, None], factors[1][:, None]
-    apart = np.abs(right[first] * one - left[second] * other) - noise[first] * one - noise[second] * other
     unseen = _UNSEEN / 2 * np.maximum(width[first], width[second])
-    missed = (np.maximum(apart, 0.0) * unseen[:, None] ** np.arange(1.0, 4.0)).sum(axis=1)
+    missed, power = np.zeros(len(first)), np.ones(len(first))
+    for k in range(3):
+        left, right, noise = (_with(each[:, k], 0.0) for each in (panels.left, panels.right, panels.noise))
+        apart = np.abs(right[first] * factors[0] - left[second] * factors[1])
+        apart -= noise[first] * factors[0] + noise[second] * factors[1]
+        power *= unseen
+        missed += np.maximum(apart, 0.0) * power
     owned = np.maximum(difference[first] * factors[0], difference[second] * factors[1])
     missed = np.where(np.isfinite(missed) & (missed > owned), missed, 0.0)  # one without values is lost anyway
     found = np.zeros(count + 1)

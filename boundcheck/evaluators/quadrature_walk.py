@@ -41,6 +41,7 @@ from boundcheck.language.terms import (
     Z,
     multiply,
 )
+from boundcheck.models.densities import Density
 
 
 class Walk(Frames):
@@ -265,8 +266,9 @@ class Walk(Frames):
             saved, self.rounding = self.rounding, rounding
             try:
                 with self.bound(var, entry, v):
-                    later = [self.lifted_line(each, base_level) for each in lines]
-                    log_weight, log_error = self._log_weight(later[i], v, weight if last else None)
+                    later = [] if last else [self.lifted_line(each, base_level) for each in lines]
+                    density = self.lifted_density(line, base_level) if last else later[i].density
+                    log_weight, log_error = self._log_weight(density, v, weight if last else None)
                     inner = (
                         (self.log_value(body) if logged else self.value(body))
                         if last
@@ -291,13 +293,13 @@ class Walk(Frames):
         below = components_left + _depth(body)
         return self.effort.within(min(1 << 14, (1 << 19) // 200**below))
 
-    def _log_weight(self, line: Line, v: Array, weight: Term | None) -> tuple[Array, Array | float]:
+    def _log_weight(self, density: Density | None, v: Array, weight: Term | None) -> tuple[Array, Array | float]:
         total: Any = np.zeros(len(v))
         error: Any = 0.0
-        if line.density is not None:
-            total = np.broadcast_to(np.asarray(line.density.log_density(v), dtype=float), v.shape)
+        if density is not None:
+            total = np.broadcast_to(np.asarray(density.log_density(v), dtype=float), v.shape)
             if self.rounding:
-                error = rounding_of(line.density, v)
+                error = rounding_of(density, v)
         if weight is not None:
             number = self.value(weight)
             total = total + self.full(number.value, number.level)
