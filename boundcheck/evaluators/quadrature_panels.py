@@ -223,9 +223,10 @@ def _thin(
         return points, magnitude, fixed
     # The rest are neighbours again; shorter rows are filled with their last point, where panels are empty.
     filled = np.arange(sizes.max()) < sizes[:, None]
+    source, target = np.flatnonzero(kept), np.flatnonzero(filled)
     out = np.repeat(points[:, -1:], sizes.max(), axis=1), np.repeat(magnitude[:, -1:], sizes.max(), axis=1), ~filled
     for new, old in zip(out, (points, magnitude, fixed), strict=True):
-        new[filled] = old[kept]
+        new.reshape(-1)[target] = old.reshape(-1)[source]
     return out
 
 

@@ -50,8 +50,13 @@ def start_points(lines: Lines, far: bool) -> tuple[Array, NDArray[np.bool_]]:
     fixed[:, len(base) : len(base) + narrow_points.shape[1]] = narrow_points
     points = np.where(np.isfinite(points), points, lines.centers[:, :1])
     points = np.clip(points, lines.lower[:, None], lines.upper[:, None])
-    order = np.argsort(points, axis=1, kind="stable")
-    return np.take_along_axis(points, order, axis=1), np.take_along_axis(fixed, order, axis=1)
+    order = _ranked(points)
+    return points.reshape(-1)[order], fixed.reshape(-1)[order]
+
+
+def _ranked(points: Array) -> Index:
+    """Where the points of each row stand in their flat array, in rising order."""
+    return np.argsort(points, axis=1, kind="stable") + points.shape[1] * np.arange(len(points))[:, None]
 
 
 def at_points(call: Integrand, points: Array) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
@@ -113,8 +118,8 @@ def climb(
     extra_magnitude[row, place] = call(row, extra[row, place], False).magnitude()
     all_magnitudes = np.concatenate([magnitude, extra_magnitude], axis=1)
     all_fixed = np.concatenate([fixed, np.zeros(extra.shape, dtype=bool)], axis=1)
-    order = np.argsort(all_points, axis=1, kind="stable")
-    return tuple(np.take_along_axis(a, order, axis=1) for a in (all_points, all_magnitudes, all_fixed))  # type: ignore[return-value]
+    order = _ranked(all_points)
+    return all_points.reshape(-1)[order], all_magnitudes.reshape(-1)[order], all_fixed.reshape(-1)[order]
 
 
 def _zoom(call: Integrand, entry: Index, low: Array, middle: Array, high: Array, height: Array) -> Array:
