@@ -332,7 +332,7 @@ def test_an_encoder_that_does_not_cover_is_no_base():
 
 def test_too_large_a_grid_is_refused_with_its_size():
     with pytest.raises(CannotCompute, match=f"{math.comb(64 + 9, 10):,} multisets"):
-        evaluate(O.iwae, linear(), X, k=10)
+        evaluate(O.vr_max, linear(), X, k=10)
     with pytest.raises(CannotCompute, match="more than 10,000,000"):
         evaluate(O.denoising_decoupled, linear(), X, nodes=512)
     with pytest.raises(CannotCompute, match="copies of copies"):

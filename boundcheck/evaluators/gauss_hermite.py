@@ -49,7 +49,8 @@ def evaluate(
     E_{v ~ law} f(v) = sum_i w_i f(v_i) with the Gauss rule of the law (Golub & Welsch 1969): Hermite for Normal laws,
     v_i = mean + scale t_i; Laguerre on both sides for Laplace; the polynomials of the logistic density for Logistic
     (Gautschi 2004); Legendre for Uniform; sums for finite discrete laws. An integral over z takes a law as its base
-    measure, integral g = sum_i w_i g(v_i) / base(v_i). K copies are multisets of the nodes, with multinomial weights.
+    measure, integral g = sum_i w_i g(v_i) / base(v_i). K copies are multisets of the nodes, with multinomial weights,
+    and where these are too many, the logarithm of a mean of copies is one integral more (`gauss_hermite_copies`).
 
     Args:
         formula: a function of (m, x, **parameters), or a term.

@@ -16,6 +16,7 @@ import numpy as np
 
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.gauss_hermite_axes import LARGEST_GRID, Axes, Point
+from boundcheck.evaluators.gauss_hermite_copies import expected_log_sum, log_of_copies
 from boundcheck.evaluators.gauss_hermite_doubts import hides_a_peak, rough_parts, turning_argument, turns_unseen
 from boundcheck.evaluators.gauss_hermite_rules import NAME, Array, multisets, plain
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
@@ -38,6 +39,8 @@ from boundcheck.language.terms import (
 from boundcheck.models.densities import Density, Mixture, Uniform
 
 FEWEST_NODES = 4
+_FEW_MULTISETS = 1 << 20
+"""Numbers that multisets of copies may fill before their logarithm's own integral is faster."""
 
 
 class Grid(Axes):
@@ -229,6 +232,10 @@ class Grid(Axes):
             outer = Var(law.var.name, law.var.space, plates=term.var.plates)
             inner = Expect(law.component.substitute({law.var: outer}), term.var, term.body)
             return self._sum(Expect(law.mixing, outer, inner), logged)
+        if isinstance(term, Expect) and not logged:
+            many = self._many_copies(term)
+            if many is not None:
+                return many
         start = self.depth
         with self._watching(self.watched), self._bound(term.var, law) as log_weight:
             axes = frozenset(range(start, self.depth))
@@ -333,6 +340,35 @@ class Grid(Axes):
         self.env[var] = [tuple(v[rows[:, i]] for v in grid) for i in range(plate.size)]
         total = log_orders.reshape(-1, *(1,) * start)
         return self._fold(np.add, [total, *(weights[rows[:, i]] for i in range(plate.size))])
+
+    def _many_copies(self, term: Expect) -> Array | None:
+        """c E log of a mean or sum over copies, where multisets of the nodes would be too many; else None."""
+        found = log_of_copies(term)
+        if found is None or term.law.plates or not nonnegative(found[1].body):
+            return None
+        constant, reduction, plate = found
+        single, start = Var(term.var.name, term.var.space), self.depth
+        with self._bound(single, term.law) as log_weight:
+            axes = self.depth - start
+            shape = np.shape(log_weight)
+            count = math.prod(shape[:axes])
+            many = math.comb(count + plate.size - 1, plate.size)
+            if axes == 1 and many * math.prod(shape[axes:]) * plate.size <= _FEW_MULTISETS:
+                return None
+            self.env[term.var], self.drawn[term.var] = self.env[single], self.drawn[single]
+            self.copy[plate] = 0
+            try:
+                with self._watching(self.all_axes):
+                    log_a = self.log_value(reduction.body)
+            finally:
+                del self.copy[plate], self.env[term.var], self.drawn[term.var]
+            self._fits(log_weight, log_a)
+            self._watch_ends(log_weight + log_a, axes)
+            log_weight, log_a = np.broadcast_arrays(log_weight, log_a)
+            outer = np.shape(log_a)[axes:]
+            value = expected_log_sum(log_weight.reshape(count, *outer), log_a.reshape(count, *outer), plate.size)
+        self.magnitude = max(self.magnitude, float(np.max(np.abs(value), where=np.isfinite(value), initial=0.0)))
+        return constant * (value - (math.log(plate.size) if reduction.op == "mean" else 0.0))
 
     def _base(self, space: Space) -> tuple[Density, ...]:
         """The law whose nodes stand for a space."""
