@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from boundcheck.errors import BadInput, CannotCompute, CannotComputeExactly
 from boundcheck.evaluators.black_box import BlackBox
-from boundcheck.evaluators.values import Value
+from boundcheck.evaluators.values import Approximate, Value
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.terms import Term
 from boundcheck.models.continuous import ContinuousModel
@@ -58,26 +58,36 @@ def _by_quadrature(term: Term, model: ContinuousModel, x: Any) -> Value:
     The fixed rules take hundredths of a second where adaptive panels nest in three dimensions and take seconds, and
     they go on where those end; but only the panels find what is narrow or bends.
     """
-    from boundcheck.evaluators import gauss_hermite, quadrature
+    from boundcheck.evaluators import quadrature
 
-    coarse: Value | None = None
-    if _draws_are_normal(model, x):
-        for nodes in GAUSS_NODES:
-            try:
-                value = gauss_hermite.evaluate(term, model, x, nodes=nodes)
-            except CannotCompute:
-                break
-            if not math.isfinite(value.error):
-                continue
-            if value.error <= GAUSS_ERROR * max(1.0, abs(value.value)):
-                return value
-            coarse = value
+    normal = _draws_are_normal(model, x)
+    fixed = _by_gauss_rules(term, model, x, GAUSS_NODES) if normal else None
+    if fixed is not None and fixed.error <= GAUSS_ERROR * max(1.0, abs(fixed.value)):
+        return fixed
     try:
         return quadrature.evaluate(term, model, x)
     except CannotCompute:
-        if coarse is None:
+        fixed = fixed if normal else _by_gauss_rules(term, model, x, GAUSS_NODES[:1])
+        if fixed is None:
             raise
-        return coarse
+        return fixed
+
+
+def _by_gauss_rules(term: Term, model: ContinuousModel, x: Any, sizes: tuple[int, ...]) -> Approximate | None:
+    """The value of the smallest rules that are believed, else of the largest that can tell, else None."""
+    from boundcheck.evaluators import gauss_hermite
+
+    found: Approximate | None = None
+    for nodes in sizes:
+        try:
+            value = gauss_hermite.evaluate(term, model, x, nodes=nodes)
+        except CannotCompute:
+            break
+        if math.isfinite(value.error):
+            found = value
+            if value.error <= GAUSS_ERROR * max(1.0, abs(value.value)):
+                break
+    return found
 
 
 def _draws_are_normal(model: ContinuousModel, x: Any) -> bool:
