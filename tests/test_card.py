@@ -420,7 +420,7 @@ def evaluate(folder: Path, capsys: pytest.CaptureFixture[str]) -> Call:
     """`boundcheck evaluate` on the model of FILE, or with `model=False` without one; {f} is its folder."""
 
     def call(*options: str, model: bool = True) -> Result:
-        small = ["--k", "40", "--replicates", "30", "--simulate", "30", "--threads", "1"]
+        small = ["--k", "40", "--replicates", "100", "--simulate", "30", "--threads", "1"]
         given = [f"{folder}/m.py:Model", "--data", str(folder / "x.npy"), *small] if model else []
         code = cli.run(["evaluate", *given, *(each.format(f=folder) for each in options)])
         captured = capsys.readouterr()

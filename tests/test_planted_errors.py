@@ -26,7 +26,7 @@ from planted_errors import (
 
 from boundcheck.reproduce.dvae.training import one_thread
 
-OPTIONS: dict[str, Any] = {"k": 100, "replicates": 40, "simulated": 60, "threads": 1}
+OPTIONS: dict[str, Any] = {"k": 100, "replicates": 100, "simulated": 60, "threads": 1}
 ONLY_BY_NAME = {
     "mean of logs for log of mean",
     "KL summed over the batch",

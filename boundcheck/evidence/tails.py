@@ -14,6 +14,8 @@ from boundcheck.evaluators.values import Bias
 
 _MOST, _MOST_IN_FEW, _FEW = 3.0, 2.0, 1000
 """How skewed draws may be seen to be, and so in fewer of them, where a long tail shows less of itself."""
+_FEWEST = 100
+"""In fewer draws than these no tail can be seen, so that neither limit is to be had."""
 
 
 class Tails:
@@ -42,6 +44,8 @@ class Tails:
         """
         if not self.squares > 0:
             return Bias.NONE
+        if self.count < _FEWEST:
+            return Bias.UNKNOWN
         skewness = self.cubes / self.count / (self.squares / self.count) ** 1.5
         most = _MOST_IN_FEW if self.count < _FEW else _MOST
         return Bias.HIGH if skewness < -most else Bias.LOW if skewness > most else Bias.NONE
