@@ -38,6 +38,14 @@ def test_many_copies_are_the_logarithm_of_their_mean_in_the_limit() -> None:
     assert abs(value - (math.log(mean) - variance / (2 * k * mean**2))) < 1e-10
 
 
+def test_copies_that_may_all_be_zero_have_the_logarithm_minus_infinity() -> None:
+    log_weight, log_a = np.log([[0.5, 0.5], [0.5, 0.5]]), np.array([[0.0, 0.0], [-math.inf, 1.0]])
+    found = expected_log_sum(log_weight, log_a, 3)
+    assert found[0] == -math.inf and math.isfinite(found[1])
+    nowhere = np.array([[0.0], [-math.inf]])  # a zero that is never drawn does not count
+    assert abs(float(expected_log_sum(nowhere, np.array([[0.0], [-math.inf]]), 2)[0]) - math.log(2)) < 1e-12
+
+
 def test_outer_axes_are_each_their_own() -> None:
     rng = np.random.default_rng(0)
     log_weight, log_a = np.log(rng.dirichlet(np.ones(3), size=4)).T, rng.normal(size=(3, 4))

@@ -42,7 +42,7 @@ def expected_log_sum(log_weight: Array, log_a: Array, k: int) -> Array:
 
     Args:
         log_weight: of shape (nodes, *outer), or what broadcasts with it; probabilities sum to one over the nodes.
-        log_a: likewise; -inf is allowed where the probability of all copies being there is nothing.
+        log_a: likewise; where a copy may be zero, all of them may, and the result is -inf.
         k: how many copies.
 
     >>> half = np.log(np.array([0.5, 0.5]))
@@ -64,7 +64,8 @@ def expected_log_sum(log_weight: Array, log_a: Array, k: int) -> Array:
             gone = np.sum(weight * -np.expm1(-np.exp(np.minimum(u + shifted, 700.0))), axis=0)  # 1 - E exp(-e^u a)
             power = np.exp(k * np.log1p(-np.minimum(gone, 1.0)))
             total += np.exp(-np.exp(min(u, 700.0))) - power
-    return center + _STEP * total
+    lost = np.any(np.isneginf(log_a) & (log_weight > -np.inf), axis=0)  # all copies may be zero, and log 0 counts
+    return np.where(lost, -np.inf, center + _STEP * total)
 
 
 __all__ = ["expected_log_sum", "log_of_copies"]
