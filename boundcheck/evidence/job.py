@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, require
 from boundcheck.evidence.accumulators import Accumulator, IwaeGroups, Maker, Tail, WeightSums, joined, tail_size
+from boundcheck.evidence.fused import FusedLikelihood, FusedWeights, likelihood_of, weights_of
 from boundcheck.evidence.journal import Journal, digest_of
 from boundcheck.evidence.probe import bfloat16_error, probe
 from boundcheck.evidence.resources import default_chunk, has_bfloat16_units, torch_threads, usable_cores
@@ -28,8 +29,6 @@ from boundcheck.models.torch_model import TorchModel
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-    from boundcheck.evidence.fused import FusedLikelihood, FusedWeights
 else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
@@ -236,8 +235,6 @@ class Collected:
 
 def _fused(model: TorchModel, x: Tensor) -> tuple[FusedLikelihood | None, FusedWeights | None]:
     """Faster ways to the same log-weights, where the model has the form for them."""
-    from boundcheck.evidence.fused import likelihood_of, weights_of
-
     likelihood = likelihood_of(model, x)
     return likelihood, None if likelihood is None else weights_of(model, x, likelihood)
 

@@ -68,7 +68,8 @@ def probe(model: TorchModel, x: Tensor, seed: int) -> Probe:
 
 
 def _probe(model: TorchModel, x: Tensor, seed: int, most: int) -> Probe:
-    places = np.unique(np.linspace(0, len(x) - 1, min(len(x), most)).astype(int))
+    count = min(len(x), most)
+    places = np.arange(count) * (len(x) - 1) // max(1, count - 1)
     with torch.inference_mode():
         prior = model.law("prior")
         model.check_function("prior", [], prior)
