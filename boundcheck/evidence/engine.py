@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.errors import BadInput, require
 from boundcheck.evaluators.values import Bias, Sampled
 from boundcheck.evidence.accumulators import Accumulator, IwaeGroups, Maker, Tail, WeightSums
 from boundcheck.evidence.curve import CurvePoint, IwaeCurve, discrete_upper_bound
 from boundcheck.evidence.job import KS, Collected, Job
-from boundcheck.evidence.journal import pack, unpack
-from boundcheck.evidence.shards import Shard, group
+from boundcheck.evidence.shards import Shard, exchange, group
 from boundcheck.evidence.streams import Item, Purpose
 from boundcheck.evidence.weights import unvalidated
 
@@ -201,34 +200,14 @@ def _collect(
     if shard.size == 1:
         work()
         return collected
-    mistake: BoundcheckError | None = None
+    mistake: Exception | None = None
     try:
         work()
-    except BoundcheckError as error:  # the others wait for this process: they must hear of it
+    except Exception as error:  # the others wait for this process: they must hear of it
         mistake = error
-    _exchange(job, shard, own, mistake, collected)
-    return collected
-
-
-def _exchange(
-    job: Job, shard: Shard, own: dict[int, dict[str, NDArray]], mistake: BoundcheckError | None, collected: Collected
-) -> None:
-    if mistake is not None:
-        content = pack({"mistake": np.array(str(mistake))})
-    else:
-        content = pack({f"{index}:{name}": array for index, state in own.items() for name, array in state.items()})
-    states: dict[int, dict[str, NDArray]] = {}
-    for rank, part in enumerate(shard.gather(content)):
-        arrays = unpack(part)
-        if mistake is not None:
-            raise mistake
-        if "mistake" in arrays:
-            raise BadInput("the processes", f"number {rank}", "all to finish", str(arrays["mistake"]))
-        for key, array in arrays.items():
-            index, _, name = key.partition(":")
-            states.setdefault(int(index), {})[name] = array
-    for index, state in sorted(states.items()):
+    for index, state in sorted(exchange(shard, own, mistake).items()):
         collected.add(job.layout[index], state)
+    return collected
 
 
 def _result(job: Job, collected: Collected) -> WeightRun:

@@ -22,6 +22,7 @@ from boundcheck.evidence.journal import Journal, digest_of
 from boundcheck.evidence.probe import bfloat16_error, probe
 from boundcheck.evidence.resources import default_chunk, has_bfloat16_units, torch_threads, usable_cores
 from boundcheck.evidence.shards import local_processes
+from boundcheck.evidence.stages import tensors_digest, weights_digest
 from boundcheck.evidence.streams import Item, Layout, Purpose, checked_seed
 from boundcheck.evidence.weights import Weigher, unvalidated
 from boundcheck.models.torch_model import TorchModel
@@ -142,13 +143,11 @@ class Job:
             BadInput: it is another job's, or cannot be written to.
         """
         device = self.x.device
-        module = self.model.module
-        state = {} if module is None else module.state_dict()
         kept = {name: digest_of(maker(1, 0).state()) for name, maker in self.makers.items()}
         job = {
             "version": version("boundcheck"),
-            "weights": digest_of({name: _raw(tensor) for name, tensor in state.items()}),
-            "data": digest_of({"x": _raw(self.x)}),
+            "weights": weights_digest(self.model),
+            "data": tensors_digest({"x": self.x}),
             "examples": len(self.x),
             "k": self.k,
             "ks": list(self.ks),
@@ -237,11 +236,6 @@ def _fused(model: TorchModel, x: Tensor) -> tuple[FusedLikelihood | None, FusedW
     """Faster ways to the same log-weights, where the model has the form for them."""
     likelihood = likelihood_of(model, x)
     return likelihood, None if likelihood is None else weights_of(model, x, likelihood)
-
-
-def _raw(tensor: Tensor) -> NDArray:
-    """A tensor's bytes, for a digest; numpy does not know all of torch's types."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _checked_count(name: str, value: object) -> int:

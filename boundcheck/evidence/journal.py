@@ -2,7 +2,8 @@
 
 A file is written under another name, flushed to the disk and renamed, so that a process killed at any moment leaves
 either the whole item or none of it. Each begins with a digest of the job, of its number and of its content: a torn
-file, or one of another job, is no file. A header says what the job is; a directory of another job is refused.
+file, or one of another job, is no file. A header says what the job is; a directory of another job is refused. What an
+item that takes long has come to may be kept as well, under a name of its own, until the item is finished.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import threading
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,10 @@ _HEADER = "job.json"
 _DIGEST = 32
 _SAME_MODEL = 1e-3
 """Log-weights at the same draws may differ by this much, relatively, between two runs of one model."""
+
+
+class JournalError(BadInput):
+    """The directory of finished work is another job's, or cannot be written to: no work can go on beside that."""
 
 
 def pack(arrays: Mapping[str, NDArray]) -> bytes:
@@ -54,15 +60,16 @@ class Journal:
     Args:
         path: the directory; made if it is not there.
         job: what the job is, JSON-ready; every entry must be the same whenever it is resumed.
-        sign: some log-weights, equal up to rounding whenever the model is the same.
+        sign: some values, equal up to rounding whenever what computes them is the same; an empty one says nothing.
         settings: what may differ, and is remembered as it was at the beginning.
         items: how many items the job has, for messages.
+        signed: what the sign shows if it is another one.
 
     Attributes:
         settings: those of the beginning.
 
     Raises:
-        BadInput: the directory is another job's, holds something else, or cannot be written to.
+        JournalError: the directory is another job's, holds something else, or cannot be written to.
     """
 
     def __init__(
@@ -72,8 +79,9 @@ class Journal:
         sign: NDArray[np.float64],
         settings: Mapping[str, Any],
         items: int,
+        signed: str = "its model gave other log-weights at the same draws",
     ) -> None:
-        self.path, self.items = Path(path), items
+        self.path, self.items, self.signed = Path(path), items, signed
         self.job = json.loads(json.dumps(job))
         self.digest = hashlib.sha256(json.dumps([FORMAT, self.job], sort_keys=True).encode()).digest()
         try:
@@ -99,7 +107,7 @@ class Journal:
             if not file.exists():  # another process may have begun meanwhile
                 if others:
                     remedy = f"it holds {sorted(others)[0]} and no {_HEADER}"
-                    raise BadInput("resume", str(self.path), "an empty directory, or one of this very job", remedy)
+                    raise JournalError("resume", str(self.path), "an empty directory, or one of this very job", remedy)
                 return None
         try:
             header = json.loads(file.read_text())
@@ -109,7 +117,7 @@ class Journal:
             return header
         except (ValueError, KeyError, TypeError):
             remedy = f"its {_HEADER} cannot be read; name another directory"
-            raise BadInput("resume", str(self.path), "a directory that this version has written", remedy) from None
+            raise JournalError("resume", str(self.path), "a directory that this version has written", remedy) from None
 
     def _compare(self, header: Mapping[str, Any], sign: NDArray[np.float64]) -> None:
         other = header["job"]
@@ -118,42 +126,48 @@ class Journal:
             shown = [f"its {name} is {_short(other.get(name))}, not {_short(self.job.get(name))}" for name in names]
             self._other_job("; ".join(shown))
         before = np.asarray(header["sign"], dtype=np.float64)
+        if not before.size or not sign.size:
+            return
         if before.shape != sign.shape or not np.allclose(before, sign, _SAME_MODEL, _SAME_MODEL, equal_nan=True):
-            self._other_job("its model gave other log-weights at the same draws")
+            self._other_job(self.signed)
 
     def _other_job(self, difference: str) -> None:
-        remedy = f"{difference}; name another directory"
-        raise BadInput("resume", str(self.path), "the directory of this very job", remedy)
+        remedy = f"{difference}; name another directory, or remove this one"
+        raise JournalError("resume", str(self.path), "the directory of this very job", remedy)
 
     # --- items ---
 
-    def load(self, index: int) -> dict[str, NDArray] | None:
-        """The state of an item; None if it has to be computed."""
+    def load(self, index: int, *, finished: bool = True) -> dict[str, NDArray] | None:
+        """The state of an item; None if it has to be computed. Or else what it had come to, None if not begun."""
         try:
-            content = self._file(index).read_bytes()
+            content = self._file(index, finished).read_bytes()
         except OSError:
             return None
-        if content[:_DIGEST] != self._seal(index, content[_DIGEST:]):
+        if content[:_DIGEST] != self._seal(index, content[_DIGEST:], finished):
             return None
         try:
             return unpack(content[_DIGEST:])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
-    def save(self, index: int, state: Mapping[str, NDArray]) -> None:
-        """Keep the state of an item.
+    def save(self, index: int, state: Mapping[str, NDArray], *, finished: bool = True) -> None:
+        """Keep the state of an item, or what it has come to.
 
         Raises:
-            BadInput: the disk is full, or the directory cannot be written to.
+            JournalError: the disk is full, or the directory cannot be written to.
         """
         content = pack(state)
-        self._write(self._file(index).name, self._seal(index, content) + content)
+        self._write(self._file(index, finished).name, self._seal(index, content, finished) + content)
+        if finished:
+            with suppress(OSError):  # nothing reads it any more
+                self._file(index, finished=False).unlink(missing_ok=True)
 
-    def _file(self, index: int) -> Path:
-        return self.path / f"item-{index:08d}"
+    def _file(self, index: int, finished: bool) -> Path:
+        return self.path / f"{'item' if finished else 'begun'}-{index:08d}"
 
-    def _seal(self, index: int, content: bytes) -> bytes:
-        return hashlib.sha256(self.digest + index.to_bytes(8, "big") + content).digest()
+    def _seal(self, index: int, content: bytes, finished: bool) -> bytes:
+        kind = b"" if finished else b"begun"
+        return hashlib.sha256(self.digest + kind + index.to_bytes(8, "big") + content).digest()
 
     # --- files ---
 
@@ -173,7 +187,7 @@ class Journal:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _unwritable(self, error: OSError) -> BadInput:
+    def _unwritable(self, error: OSError) -> JournalError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         saved = sum(1 for each in self.path.glob("item-????????")) if self.path.is_dir() else 0
         kept = (
@@ -181,7 +195,7 @@ class Journal:
         )
         reason = "the disk is full" if full else error.strerror or str(error)
         expected = "room for what is finished" if full else "a directory that can be written to"
-        return BadInput("resume", str(self.path), expected, f"{reason}; {kept}")
+        return JournalError("resume", str(self.path), expected, f"{reason}; {kept}")
 
     def _clear(self) -> None:
         """Remove what processes of this machine that are no more left half-written."""
@@ -235,4 +249,4 @@ def _sync(directory: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["Journal", "digest_of", "pack", "unpack"]
+__all__ = ["Journal", "JournalError", "digest_of", "pack", "unpack"]

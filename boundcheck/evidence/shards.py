@@ -8,13 +8,18 @@ through gloo, those on GPUs through nccl.
 from __future__ import annotations
 
 import atexit
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from boundcheck.errors import BadInput, require
+import numpy as np
+from numpy.typing import NDArray
+
+from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.evidence.journal import pack, unpack
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +28,7 @@ else:
 
 _PATIENCE = timedelta(days=30)
 """Processes wait for each other's last item; torchrun itself ends all when one dies."""
+_MISTAKE = "mistake"
 _Any = TypeVar("_Any")
 
 
@@ -63,6 +69,67 @@ class Shard:
         parts = [torch.empty(longest, dtype=torch.uint8, device=self.device) for _ in range(self.size)]
         dist.all_gather(parts, padded.to(self.device))
         return [part[: int(length)].cpu().numpy().tobytes() for part, length in zip(parts, sizes, strict=True)]
+
+
+class OtherProcessFailed(Exception):
+    """Another process met what is no mistake of the user's; it shows it itself."""
+
+
+def exchange(
+    shard: Shard, states: Mapping[int, Mapping[str, NDArray]], mistake: Exception | None = None
+) -> dict[int, dict[str, NDArray]]:
+    """The states of all processes, for every one of them.
+
+    Args:
+        shard: this process.
+        states: its own, by numbers that no two processes share.
+        mistake: what it met in their place. The others wait for this process, so they must hear of it.
+
+    Raises:
+        Exception: the mistake of the first process that met one; the same error in all of them.
+    """
+    if mistake is None:
+        content = {f"{index}:{name}": array for index, state in states.items() for name, array in state.items()}
+    else:
+        content = {_MISTAKE: np.array(_told(mistake))}
+    found: dict[int, dict[str, NDArray]] = {index: {} for index in states}
+    parts = [unpack(part) for part in shard.gather(pack(content))]
+    for rank, part in enumerate(parts):
+        if _MISTAKE in part:
+            raise mistake if rank == shard.rank and mistake else _heard(str(part[_MISTAKE]), rank)
+    for part in parts:
+        for key, array in part.items():
+            index, _, name = key.partition(":")
+            found.setdefault(int(index), {})[name] = array
+    return found
+
+
+def _told(mistake: Exception) -> str:
+    """An error as text, with its parts."""
+    kind = type(mistake).__name__
+    if isinstance(mistake, RuntimeError):
+        kind = "RuntimeError"
+    fields = {name: value if isinstance(value, str) else repr(value) for name, value in vars(mistake).items()}
+    return json.dumps({"kind": kind, "text": str(mistake), "fields": fields})
+
+
+def _heard(text: str, rank: int) -> Exception:
+    """The error that another process told."""
+    told = json.loads(text)
+    kinds = {each.__name__: each for each in _kinds(BoundcheckError)}
+    if told["kind"] not in kinds:
+        kind = RuntimeError if told["kind"] == "RuntimeError" else OtherProcessFailed
+        return kind(f"process {rank}: {told['kind']}: {told['text']}")
+    error = kinds[told["kind"]].__new__(kinds[told["kind"]])
+    error.args = (told["text"],)
+    vars(error).update(told["fields"])
+    return error
+
+
+def _kinds(root: type[BoundcheckError]) -> Iterator[type[BoundcheckError]]:
+    yield root
+    for each in root.__subclasses__():
+        yield from _kinds(each)
 
 
 def launched() -> bool:
@@ -123,4 +190,4 @@ def _disconnect() -> None:
         dist.destroy_process_group()
 
 
-__all__ = ["Shard", "group", "launched", "local_device", "local_processes", "rank"]
+__all__ = ["OtherProcessFailed", "Shard", "exchange", "group", "launched", "local_device", "local_processes", "rank"]
