@@ -21,9 +21,12 @@ from boundcheck.catalogue import claims, find, objectives
 from boundcheck.catalogue.denoising import bernoulli
 from boundcheck.claims import Claim, Outcome, Status, check, check_model, decide, finite_models, survey
 from boundcheck.claims.decide import Guarantee, Verdict
+from boundcheck.claims.family import cases
 from boundcheck.claims.survey import FEWEST_VERIFIED
 from boundcheck.errors import BadInput, FormulaError
+from boundcheck.evaluators import strongest
 from boundcheck.evaluators.lognumber import NEG_INF, POS_INF, LogNumber
+from boundcheck.evaluators.strongest import ModelValues
 from boundcheck.evaluators.values import Approximate, Bias, Enclosure, Exact, Sampled, Value
 from boundcheck.language import E, exp, kl, log, maximum, trace
 from boundcheck.models.finite import FiniteModel
@@ -440,6 +443,22 @@ def test_the_statuses() -> None:
         assert (data["witness"] is not None) == (outcome is Outcome.VIOLATED)
     survived = survey(planted(gap=None), count=12)
     assert (survived.status, survived.outcome, survived.models) == (Status.SURVIVED, Outcome.UNDECIDED, 12)
+
+
+def test_claims_judged_on_common_values_are_judged_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("elbo-below-evidence", "hvm-below-optimum", "jvi-above-iwae", "renyi-below-evidence")
+    judged = [find(name) for name in (*names, "ppca-elbo-below-evidence")]
+    alone = [survey(claim, count=4).to_json() for claim in judged]
+    asked: list[Any] = []
+    value_of = strongest.value_of
+    monkeypatch.setattr(strongest, "value_of", lambda *what: (asked.append(what), value_of(*what))[1])
+    models = {
+        family: [(ModelValues(model), observations) for model, observations in cases(family, 4)]
+        for family in ("finite", "linear-gaussian")
+    }
+    assert [survey(claim, models[claim.family]).to_json() for claim in judged] == alone
+    once = {(term, id(model), str(x), precision) for term, model, x, precision in asked}
+    assert len(once) == len(asked)
 
 
 def wrong_gaps() -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.claims.describe import model_json
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
 from boundcheck.evaluators.black_box import BlackBox
-from boundcheck.evaluators.strongest import FIRST_PRECISION, Model, require_observation, value_of
+from boundcheck.evaluators.strongest import FIRST_PRECISION, Model, ModelValues, require_observation, value_of
 from boundcheck.evaluators.values import Enclosure, Exact
 from boundcheck.models.finite import FiniteModel
 from boundcheck.models.linear_gaussian import LinearGaussianModel
@@ -40,6 +40,12 @@ def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
     >>> print(check(claim, claim.witness()))
     violated (exact)
     """
+    return check_values(claim, ModelValues(model), x)
+
+
+def check_values(claim: Claim, values: ModelValues, x: Any) -> Verdict:
+    """As `check`, on a model whose values are kept for other claims."""
+    model = values.model
     require_observation(model, x)
     lhs, rhs = claim.sides
     if not claim.applies(model, x):
@@ -51,7 +57,7 @@ def check(claim: Claim, model: Model, x: Any = 0) -> Verdict:
     precision = FIRST_PRECISION
     while True:
         try:
-            verdict = decide(value_of(lhs, model, x, precision), claim.relation, value_of(rhs, model, x, precision))
+            verdict = decide(values.of(lhs, x, precision), claim.relation, values.of(rhs, x, precision))
         except UndefinedValue as undefined:
             return Verdict(Outcome.UNDECIDED, None, claim.relation, None, None, float("nan"), str(undefined))
         if verdict.outcome is not Outcome.UNDECIDED:
@@ -122,4 +128,4 @@ def _finite_margin(verdict: Verdict) -> float:
     return verdict.margin if verdict.margin == verdict.margin else float("-inf")
 
 
-__all__ = ["CannotCompute", "ModelCheck", "check", "check_model", "value_of"]
+__all__ = ["CannotCompute", "ModelCheck", "check", "check_model", "check_values", "value_of"]

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
-from boundcheck.claims.check import ModelCheck, check, value_of
+from boundcheck.claims.check import ModelCheck, check_values
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.claims.family import cases
@@ -25,8 +25,8 @@ from boundcheck.claims.gap import always_at_most, nonnegative_by_form
 from boundcheck.claims.gap_divergence import at_most_as_averages, equal_as_averages
 from boundcheck.claims.symbolic import prove_gap
 from boundcheck.errors import BadInput, UndefinedValue
-from boundcheck.evaluators.strongest import Model
-from boundcheck.evaluators.values import json_float
+from boundcheck.evaluators.strongest import Model, ModelValues
+from boundcheck.evaluators.values import Exact, Value, json_float
 from boundcheck.language.terms import ZERO, Term, add, multiply
 from boundcheck.models.finite import FiniteModel
 
@@ -102,7 +102,7 @@ class Survey:
 
 def survey(
     claim: Claim,
-    models: Iterable[FiniteModel | tuple[Model, Sequence[Any]]] | None = None,
+    models: Iterable[FiniteModel | tuple[Model | ModelValues, Sequence[Any]]] | None = None,
     *,
     count: int = DEFAULT_COUNT,
     seed: int = 0,
@@ -113,8 +113,8 @@ def survey(
 
     Args:
         claim: the claim.
-        models: finite models, or pairs of a model and observations; by default the claim's known witness, if any, and
-            then `count` random models of the claim's family.
+        models: finite models, or pairs of a model (or its values, to be kept for other claims) and observations; by
+            default the claim's known witness, if any, and then `count` random models of the claim's family.
         count: how many random models.
         seed: the seed of the random models.
         symbolic: whether a gap is also tried as an identity in tables of symbols (a second or so at the most).
@@ -129,15 +129,23 @@ def survey(
     'proved'
     """
     if models is None:
-        models = chain([claim.witness()] if claim.witness else [], cases(claim.family, count, seed))
+        models = witness_first(claim, cases(claim.family, count, seed))
     tally = _Tally(claim, symbolic)
     for each in models:
         model, observations = (each, range(each.sizes["x"])) if isinstance(each, FiniteModel) else each
-        tally.add(model, observations)
+        tally.add(model if isinstance(model, ModelValues) else ModelValues(model), observations)
         progress()
         if tally.witness:
             break
     return tally.result()
+
+
+Case = TypeVar("Case", bound=FiniteModel | tuple)
+
+
+def witness_first(claim: Claim, models: Iterable[Case]) -> Iterator[FiniteModel | Case]:
+    """The claim's known witness, if it has one, and then other models."""
+    return chain([claim.witness()] if claim.witness else [], models)
 
 
 class _Tally:
@@ -153,13 +161,13 @@ class _Tally:
         self.gap = gap
         self.consistent = self.doubtful = 0
 
-    def add(self, model: Model, observations: Sequence[Any]) -> None:
+    def add(self, values: ModelValues, observations: Sequence[Any]) -> None:
         """Decide the claim at observations of one more model."""
-        outcomes = set()
+        model, outcomes = values.model, set()
         for x in observations:
             if not self.claim.applies(model, x):
                 continue
-            verdict = check(self.claim, model, x)
+            verdict = check_values(self.claim, values, x)
             if verdict.lhs is None:
                 outcomes.add("skipped")
                 continue
@@ -175,7 +183,7 @@ class _Tally:
             if verdict.guarantee:
                 self.guarantees.add(verdict.guarantee)
                 self.smallest = min(self.smallest, verdict.margin)
-            self._verify_gap(model, x, verdict)
+            self._verify_gap(values, x, verdict)
         if "undecided" in outcomes or "violated" in outcomes:
             self.open += 1
         elif "skipped" in outcomes:
@@ -183,22 +191,28 @@ class _Tally:
         elif outcomes:
             self.models += 1
 
-    def _verify_gap(self, model: Model, x: Any, verdict: Verdict) -> None:
+    def _verify_gap(self, values: ModelValues, x: Any, verdict: Verdict) -> None:
         lhs, rhs = verdict.lhs, verdict.rhs
         if self.gap is None or self.wrong_gap or lhs is None or rhs is None:
             return
         if math.isinf(float(lhs)) or math.isinf(float(rhs)):
             return  # there is no finite difference for a gap to equal
         try:
-            identity = decide(value_of(rhs_minus(self.claim), model, x), "==", value_of(self.gap, model, x))
+            identity = decide(self._difference(values, x, lhs, rhs), "==", values.of(self.gap, x))
         except UndefinedValue:
             return
         if identity.outcome is Outcome.VIOLATED:
-            self.wrong_gap = (model, x)
+            self.wrong_gap = (values.model, x)
         elif identity.guarantee is Guarantee.EXACT:
             self.verified += 1
         else:
             self.consistent += 1
+
+    def _difference(self, values: ModelValues, x: Any, lhs: Value, rhs: Value) -> Value:
+        """rhs - lhs, from exact sides; else from one formula, in which what is irrational may cancel."""
+        if isinstance(lhs, Exact) and isinstance(rhs, Exact):
+            return Exact(rhs.value - lhs.value)
+        return values.of(rhs_minus(self.claim), x)
 
     def result(self) -> Survey:
         """The status that these models support."""

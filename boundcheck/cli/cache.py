@@ -11,16 +11,19 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boundcheck
 from boundcheck.catalogue import claims
-from boundcheck.claims.survey import survey
+from boundcheck.claims.family import cases
+from boundcheck.claims.survey import survey, witness_first
 from boundcheck.cli.report import progress
 from boundcheck.errors import BoundcheckError, CannotCompute
+from boundcheck.evaluators.strongest import ModelValues
 from boundcheck.language import Term, to_json
 from boundcheck.search.files import write_text
 
@@ -34,6 +37,8 @@ LIBRARIES = ("numpy", "python-flint", "scipy", "sympy")
 def surveys(count: int, seed: int, use_cache: bool = True) -> list[dict[str, Any]]:
     """Every claim of the catalogue with what is known of it, as JSON-ready objects.
 
+    Most claims speak of the same few formulas, so the models are made once, and each formula is evaluated once on each.
+
     Args:
         count: how many random models for each claim.
         seed: the seed of the random models.
@@ -46,11 +51,16 @@ def surveys(count: int, seed: int, use_cache: bool = True) -> list[dict[str, Any
     fresh: dict[str, dict[str, Any]] = {}
     keys = {name: _key(claim, count, seed) for name, claim in table.items()}
     missing = sum(key not in kept for key in keys.values())
+
+    @cache
+    def shared(family: str) -> Sequence[tuple[ModelValues, Sequence[Any]]]:
+        return [(ModelValues(model), observations) for model, observations in cases(family, count, seed)]
+
     with progress("judging the catalogue", missing) as advance:
         for name, claim in table.items():
             key = keys[name]
             if key not in kept:
-                fresh[key] = _judge(claim, count, seed)
+                fresh[key] = _judge(claim, shared(claim.family))
                 advance()
             found.append(kept.get(key) or fresh[key])
     if fresh and program == program_hash():  # the source may have been edited meanwhile
@@ -58,10 +68,10 @@ def surveys(count: int, seed: int, use_cache: bool = True) -> list[dict[str, Any
     return found
 
 
-def _judge(claim: Claim, count: int, seed: int) -> dict[str, Any]:
+def _judge(claim: Claim, models: Sequence[tuple[ModelValues, Sequence[Any]]]) -> dict[str, Any]:
     what = {"source": claim.source, "statement": claim.statement, "relation": claim.relation}
     try:
-        return what | survey(claim, count=count, seed=seed).to_json()
+        return what | survey(claim, models=witness_first(claim, models)).to_json()
     except CannotCompute as error:
         return what | {
             "claim": claim.name,
