@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, UndefinedValue, require
 from boundcheck.evaluators.averages import DatasetMean, over_examples
@@ -78,13 +81,36 @@ class Moments:
             unbounded = torch.where(values.isinf(), values, 0.0).sum(0)  # inf - inf gives NaN, as it should
             self.infinite = self.infinite + unbounded
             finite = torch.where(values.isinf(), 0.0, values)
-            size = values.shape[0]
             mean = finite.mean(0)
-            shift = mean - self.mean
-            total = self.count + size
-            self.squares = self.squares + (finite - mean).square().sum(0) + shift.square() * (self.count * size / total)
-            self.mean = self.mean + shift * (size / total)
-            self.count = total
+            self._join(values.shape[0], mean, (finite - mean).square().sum(0))
+
+    def merge(self, other: Moments) -> None:
+        """Take what another of these was given, of replicates that are independent of its own."""
+        if other.count:
+            self.infinite = self.infinite + other.infinite
+            self._join(other.count, other.mean, other.squares)
+
+    def _join(self, size: int, mean: Tensor, squares: Tensor) -> None:
+        shift = mean - self.mean
+        total = self.count + size
+        self.squares = self.squares + squares + shift.square() * (self.count * size / total)
+        self.mean = self.mean + shift * (size / total)
+        self.count = total
+
+    def state(self) -> dict[str, NDArray]:
+        """All of it, as arrays."""
+        sums = {"mean": self.mean, "squares": self.squares, "infinite": self.infinite}
+        return {"count": np.array(self.count), **{name: each.cpu().numpy() for name, each in sums.items()}}
+
+    @classmethod
+    def of(cls, state: Mapping[str, NDArray], device: torch.device) -> Moments:
+        """As it was when it left this state."""
+        made = cls(len(state["mean"]), device)
+        made.count = int(state["count"])
+        made.mean, made.squares, made.infinite = (
+            torch.from_numpy(state[name].copy()).to(device) for name in ("mean", "squares", "infinite")
+        )
+        return made
 
     def means(self) -> Tensor:
         """The mean of each example; NaN where replicates of both infinite signs were met."""
@@ -184,11 +210,16 @@ def run(job: Job, progress: Callable[[int], None] | None = None) -> tuple[Sample
             moments.add(values)
             if progress is not None:
                 progress(values.numel())
-        results += _estimates(moments, job.plan.bias, job.plan.source.text, block)
+        results += estimates(moments, job.plan.bias, job.plan.source.text, block)
     return tuple(results)
 
 
-def _estimates(moments: Moments, bias: Bias, text: str, block: ExampleBlock) -> list[Sampled]:
+def estimates(moments: Moments, bias: Bias, text: str, block: ExampleBlock) -> list[Sampled]:
+    """The estimate of each example of a block from the moments of all its replicates.
+
+    Raises:
+        UndefinedValue: replicates of both infinite signs.
+    """
     means = moments.means()
     if bool(means.isnan().any()):
         raise UndefinedValue(text, block.example(int(means.isnan().nonzero()[0])))
@@ -283,7 +314,7 @@ def evaluate_pair(
             if progress is not None:
                 progress(first.numel())
         for result, each, bias, text in zip(results, moments, biases, texts, strict=True):
-            result += _estimates(each, bias, text, a)
+            result += estimates(each, bias, text, a)
     return Pair(tuple(results[0]), tuple(results[1]), tuple(results[2]))
 
 
@@ -339,4 +370,14 @@ def evaluate_mean(formula: Formula | Term, model: object, x: Any, **options: Any
     return over_examples(evaluate(formula, model, x, **options))
 
 
-__all__ = ["Moments", "Pair", "evaluate", "evaluate_difference", "evaluate_mean", "evaluate_pair", "prepare", "run"]
+__all__ = [
+    "Moments",
+    "Pair",
+    "estimates",
+    "evaluate",
+    "evaluate_difference",
+    "evaluate_mean",
+    "evaluate_pair",
+    "prepare",
+    "run",
+]

@@ -80,12 +80,13 @@ class ExampleBlock(OpenAxes):
             self.sequences = [self._sequences(start + row) for row in range(self.size)]
 
     def __iter__(self) -> Iterator[Tensor]:
-        return averaged(self._replicates(), self.job.drawing.together)
+        return averaged(self.replicates(), self.job.drawing.together)
 
-    def _replicates(self) -> Iterator[Tensor]:
+    def replicates(self, blocks: range | None = None) -> Iterator[Tensor]:
+        """The values of some blocks of replicates, of all unless they are given; a block's draws are its own."""
         step = self.job.replicates_at_once
-        for index, start in enumerate(range(0, self.job.n, step)):
-            size = min(step, self.job.n - start)
+        for index in range(self.job.blocks) if blocks is None else blocks:
+            size = min(step, self.job.n - index * step)
             with torch.inference_mode(), self._opened(REPLICATES, index, size):
                 numbers = self._value(self.job.plan.term).arranged((REPLICATES,))
                 block = numbers.expand(size, self.size).clone()

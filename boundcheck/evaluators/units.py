@@ -84,7 +84,7 @@ class Job:
             for var, key in job._keys().items():
                 if key not in first:
                     first[key] = streams
-                    streams += job._blocks * math.prod(math.ceil(p.size / job.steps[p]) for p in var.plates)
+                    streams += job.blocks * math.prod(math.ceil(p.size / job.steps[p]) for p in var.plates)
                 job._first[var] = first[key]
         for job in jobs:
             job._streams, job._together = streams, tuple(jobs)
@@ -108,12 +108,13 @@ class Job:
         return keys
 
     @property
-    def _blocks(self) -> int:
+    def blocks(self) -> int:
+        """Blocks of replicates."""
         return math.ceil(self.n / self.replicates_at_once)
 
     def seed_of(self, block: int, var: Var, places: Sequence[int]) -> int:
         """The seed of a variable's draws in one block: different for all blocks and variables of the job."""
-        counts = [self._blocks, *(math.ceil(p.size / self.steps[p]) for p in var.plates)]
+        counts = [self.blocks, *(math.ceil(p.size / self.steps[p]) for p in var.plates)]
         place = 0
         for index, count in zip(places, counts, strict=True):
             place = place * count + index
