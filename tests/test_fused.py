@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ CHAINS = {
 LIKELIHOODS_ONLY = {
     "skip connection": lambda m, z: bernoulli(m.skip(torch.cat([m.hidden(z).tanh(), z], 1))),
     "residual": lambda m, z: bernoulli(m.last(m.hidden(z).tanh() + m.hidden(z))),
-    "branch on a value": lambda m, z: bernoulli(m.last(m.hidden(z if z.sum() > 0 else -z))),
+    "branch on a size": lambda m, z: bernoulli(m.last(m.hidden(z + 0 if len(z) > 2 else z - 0))),
     "normalised": lambda m, z: bernoulli(m.direct(z / z.norm(dim=1, keepdim=True))),
 }
 
@@ -336,7 +337,65 @@ def written_behind_the_counter(m: VAE, z: Tensor) -> Distribution:
     return bernoulli(logits)
 
 
+def clipped_by_numpy(m: VAE, z: Tensor) -> Distribution:
+    logits = m.direct(z)
+    memory = np.asarray(logits.detach())
+    np.clip(memory, -100, 100, out=memory)
+    return bernoulli(logits)
+
+
+def clipped_through_another_tensor(m: VAE, z: Tensor) -> Distribution:
+    logits = m.direct(z)
+    torch.empty(0).set_(logits.untyped_storage(), 0, logits.shape).clamp_(-100, 100)
+    return bernoulli(logits)
+
+
+def few_at_a_time(m: VAE, z: Tensor) -> Distribution:
+    logits = m.direct(z)
+    return bernoulli(logits.clamp(-100, 100) if len(logits[logits.abs() > 100]) else logits)
+
+
+def clamped_if_large(h: Tensor) -> Tensor:
+    return h.clamp(-100.0, 100.0) if bool((h.abs() > 100).any()) else h
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    scripted = torch.jit.script(clamped_if_large)
+
+
+class Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, logits: Tensor) -> Tensor:
+        return logits.clamp(-100, 100) if logits.abs().max() > 100 else logits
+
+
+def other_density(m: VAE, z: Tensor) -> Distribution:
+    law = bernoulli(m.direct(z))
+    own = law.log_prob
+    law.log_prob = lambda x: own(x) - (law.base_dist.logits.abs().amax(1) > 100).float()  # type: ignore[method-assign]
+    return law
+
+
+SECRETIVE = {
+    "a branch on a value": lambda m, z: bernoulli(m.last(m.hidden(z if z.sum() > 0 else -z))),
+    "a branch on a logit": lambda m, z: bernoulli((lambda a: a if a.max() < 100 else 0 * a)(m.direct(z))),
+    "a branch on equality": lambda m, z: bernoulli(
+        m.direct(z) if torch.equal(z, z.clamp(-100, 100)) else m.direct(0 * z)
+    ),
+    "a branch on a list": lambda m, z: bernoulli((lambda a: a if max(a[0].tolist()) < 100 else 0 * a)(m.direct(z))),
+    "a branch on how many": few_at_a_time,
+    "a function of numpy": clipped_by_numpy,
+    "another tensor of the same memory": clipped_through_another_tensor,
+    "a script after the last layer": lambda m, z: bernoulli(scripted(m.direct(z))),
+    "a script before it": lambda m, z: bernoulli(m.last(scripted(m.hidden(z)))),
+    "an autograd function": lambda m, z: bernoulli(Clamp.apply(m.direct(z))),
+    "a density of its own": other_density,
+    "a row for a weight": lambda m, z: bernoulli(F.linear(z, RAW[0])[:, None]),
+}
+"""Nothing of this shows at a few latents."""
 STRANGERS = {
+    **SECRETIVE,
     "clamped logits": lambda m, z: bernoulli(m.direct(z).clamp(-100, 100)),
     "clamped in place": clamped_in_place,
     "written behind the counter": written_behind_the_counter,

@@ -4,6 +4,9 @@ A `TorchFunctionMode` sees every torch function that the decoder calls, in whate
 one thread. It finds the linear layer whose output *is* the law's logits: the same memory, not written to since. Equal
 numbers would not do, as `logits.clamp(-30, 30)` shows. Where all that lies before it is a chain of linear layers and
 elementwise functions, the chain is kept too. A later call can then be stopped at that layer with its input in hand.
+
+That one call stands for all others only if no number reaches Python, which could take another way with other numbers,
+and if nothing is done out of sight, in TorchScript or in numpy; the operations below the functions tell.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundcheck.errors import require
+from boundcheck.evidence.weights import unvalidated
+from boundcheck.models.torch_watch import Watch
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +47,11 @@ _QUESTIONS: set[Any] = {
 }
 """What may be asked of any tensor without using its numbers, beside these attributes:"""
 _ATTRIBUTES = ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "is_nested", "layout")
+_SECRETS: set[Any] = {
+    *(Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr),
+    *(Tensor.storage, Tensor.untyped_storage),
+}
+"""What gives a tensor's memory away: neither what is read there nor what is written there can be seen."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,13 @@ def last_layer(decoder: Callable[[Tensor], Distribution], z: Tensor) -> LastLaye
     >>> last_layer(lambda z: Independent(Bernoulli(logits=layer(z).clamp(-9, 9)), 1), torch.zeros(4, 2)) is None
     True
     """
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), unvalidated():  # which would look at numbers of its own
         watch = _Watch(z.clone())
-        with watch:
+        operations = _Operations(watch)
+        with watch, operations:
             law = decoder(watch.z)
-        return watch.found(law)
+        hidden = operations.unseen or operations.seen.reads or operations.seen.random
+        return None if hidden else watch.found(law)
 
 
 class _Call(NamedTuple):
@@ -123,16 +135,21 @@ class _Watch(TorchFunctionMode):
         self._met = {id(z): z}  # kept alive, so that no other tensor gets the same id
         self._calls: list[_Call] = []
         self._secret = False
+        self.inside = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         call = _linear_call(*args, **kwargs) if func is F.linear else None
         chain = tuple(self._steps) if call and self._steps is not None and call[0] is self._head else None
-        result = func(*args, **kwargs)
+        self.inside += 1
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self.inside -= 1
         attribute = getattr(getattr(func, "__self__", None), "__name__", "") if func.__name__ == "__get__" else ""
         if attribute in _ATTRIBUTES or func in _QUESTIONS:
             return result
-        self._secret |= attribute == "data" or func is Tensor.numpy  # writes through these are not counted
+        self._secret |= attribute == "data" or func in _SECRETS
         if any(id(each) in self._met for each in (*_flat(args), *_flat(kwargs.values()))):
             self._follow(func, args, kwargs, result)
         if call is not None:
@@ -152,9 +169,9 @@ class _Watch(TorchFunctionMode):
             steps.append(Linear(*_linear_call(*args, **kwargs)[1:]))
         elif func is F.dropout and not kwargs.get("training", True):
             pass
-        elif func in _FUSABLE and isinstance(last, Linear) and last.activation == "none":
+        elif func in _FUSABLE and isinstance(last, Linear) and last.activation == "none" and "out" not in kwargs:
             steps[-1] = Linear(last.weight, last.bias, _FUSABLE[func])
-        elif func in _FUSABLE or func in _ROW_BY_ROW:
+        elif (func in _FUSABLE or func in _ROW_BY_ROW) and "out" not in kwargs:
             steps.append(Elementwise(func, tuple(args[1:]), dict(kwargs)))
         else:
             self._steps = None
@@ -165,12 +182,14 @@ class _Watch(TorchFunctionMode):
         """The call whose result is the law's logits."""
         if type(law) is not Independent or type(law.base_dist) is not Bernoulli or self._secret:
             return None
+        if "log_prob" in law.__dict__ or "log_prob" in law.base_dist.__dict__:
+            return None
         logits = law.base_dist.__dict__.get("logits")
         if logits is None or "probs" in law.base_dist.__dict__ or not logits.is_contiguous():
             return None
         rows, here = len(self.z), logits.untyped_storage().data_ptr()
         calls = [call for call in self._calls if call.result.untyped_storage().data_ptr() == here]
-        if len(calls) != 1 or tuple(law.batch_shape) != (rows,):
+        if len(calls) != 1 or tuple(law.batch_shape) != (rows,) or calls[0].weight.ndim != 2:
             return None
         (call,) = calls
         once = sum(each.weight is call.weight for each in self._calls) == 1
@@ -182,6 +201,18 @@ class _Watch(TorchFunctionMode):
             return None
         versions = _versions(call.weight, call.bias)
         return LastLayer(call.weight, call.bias, versions, call.chain)
+
+
+class _Operations(Watch):
+    """The operations of a call, and whether there are any that no function of the other watch asked for."""
+
+    def __init__(self, functions: _Watch) -> None:
+        super().__init__([functions.z])
+        self.functions, self.unseen = functions, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.unseen |= not self.functions.inside
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 # --- later calls ---

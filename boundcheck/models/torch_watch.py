@@ -1,0 +1,150 @@
+"""What a function of tensors does beside what it returns, seen by watching the operations of one call.
+
+A `TorchDispatchMode` meets every operation, whether Python, TorchScript or C++ asked for it, and the schema of an
+operation says what it writes to. So it is found out, and not guessed, whether a function changes its own argument,
+keeps tensors from one call to the next (two threads would then meet in them), lets Python see numbers (and may take
+another way with others), or draws at random.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from boundcheck.errors import require
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+else:
+    torch = require("torch", extra="torch", feature="a torch model")
+    Tensor = torch.Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+_READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+@dataclass
+class Seen:
+    """What was seen in a call.
+
+    Attributes:
+        changes: it writes to its own arguments.
+        keeps: it writes to, or leaves behind, tensors that outlive the call.
+        reads: a number reached Python, by itself or as a shape.
+        random: it draws.
+    """
+
+    changes: bool = False
+    keeps: bool = False
+    reads: bool = False
+    random: bool = False
+
+
+class Watch(TorchDispatchMode):
+    """Notes what the operations of a call do, while it is the current mode.
+
+    Args:
+        given: the arguments of the call.
+    """
+
+    def __init__(self, given: Sequence[Tensor] = ()) -> None:
+        super().__init__()
+        self.seen = Seen()
+        self._given = {_place(each) for each in given}
+        self._made: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self._note_use(func, args, kwargs)
+        result = func(*args, **kwargs)
+        before = {_place(each) for each in _tensors((args, kwargs))}
+        for each in _tensors(result):
+            place = _place(each)
+            if place is not None and place not in before:
+                self._made[place] = _weak(each)
+        return result
+
+    def _note_use(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        tags = set(func.tags)
+        if tags & _READS and (func is not torch.ops.aten.index.Tensor or any(map(_is_mask, _tensors(args[1])))):
+            self.seen.reads = True
+        self.seen.random |= torch.Tag.nondeterministic_seeded in tags
+        for index, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            for each in _tensors(args[index] if index < len(args) else kwargs.get(argument.name)):
+                place = _place(each)
+                self.seen.changes |= place is not None and place in self._given
+                self.seen.keeps |= place not in self._made and place not in self._given
+
+    def survivors(self) -> bool:
+        """True if a tensor that was made during the call, and whose memory is its own, is still there."""
+        if all(each.expired() for each in self._made.values()):
+            return False
+        gc.collect()
+        return not all(each.expired() for each in self._made.values())
+
+
+def watched(function: Callable[..., object], *args: Tensor) -> Seen:
+    """What a function does beside what it returns, from one call on copies of its arguments.
+
+    Args:
+        function: called once, without gradients; what it returns is let go.
+        args: its arguments.
+
+    >>> kept = []
+    >>> watched(lambda z: kept.append(z.exp()), torch.zeros(2))
+    Seen(changes=False, keeps=True, reads=False, random=False)
+    >>> watched(lambda z: z.relu_().sum().item() + 1, torch.zeros(2))
+    Seen(changes=True, keeps=False, reads=True, random=False)
+    """
+    with torch.no_grad():
+        copies = [arg.clone() for arg in args]
+        watch = Watch(copies)
+        with watch:
+            function(*copies)
+    seen = watch.seen
+    # What is written through numpy, or through Tensor.data, is no operation.
+    same = (torch.equal(copy, arg) or not bool((arg == arg).all()) for copy, arg in zip(copies, args, strict=True))
+    seen.changes |= not all(same)
+    seen.keeps |= watch.survivors()
+    return seen
+
+
+# --- small parts ---
+
+
+def _place(tensor: Tensor) -> int | None:
+    """Which memory a tensor lies in; None if it has none of its own kind."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+def _weak(tensor: Tensor) -> Any:
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    return StorageWeakRef(tensor.untyped_storage())
+
+
+def _is_mask(index: Tensor) -> bool:
+    return index.dtype in (torch.bool, torch.uint8)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _tensors(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _tensors(each)
+
+
+__all__ = ["Seen", "Watch", "watched"]
