@@ -21,7 +21,7 @@ from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence import EvidenceCard, TrainingObjective, evaluate_log_weights, evaluate_model
 from boundcheck.evidence.html import as_image, to_html
 from boundcheck.evidence.latex import to_latex
-from boundcheck.evidence.objective import estimate
+from boundcheck.evidence.training import estimate
 from boundcheck.models.torch_model import TorchModel
 
 CODE = "<script>alert('x')</script> & \"co\""

@@ -17,7 +17,7 @@ from boundcheck.claims.decide import Outcome, decide
 from boundcheck.errors import BadInput
 from boundcheck.evaluators.values import Approximate, Bias
 from boundcheck.evidence import EvidenceCard, TrainingObjective, evaluate_model
-from boundcheck.evidence.objective import estimate
+from boundcheck.evidence.training import estimate
 from boundcheck.models.torch_model import TorchModel
 
 X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))

@@ -1,30 +1,21 @@
 """What is judged: a formula, or the user's own training objective, as one estimate over a data set.
 
 A training loss is code, not a formula, so what it means has to be declared: whether it is a bound or its negative,
-its unit, and whether it gives a number for each example or one for a batch. It is called as in training, on batches,
-again and again with other random draws, and its values are turned into nats for each example.
+its unit, and whether it gives a number for each example or one for a batch. What comes of calling it is in `training`.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-import numpy as np
-
-from boundcheck.errors import BadInput, BoundcheckError, require
+from boundcheck.errors import BadInput, require
 from boundcheck.evaluators.averages import DatasetMean, over_examples
-from boundcheck.evaluators.monte_carlo import Moments
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
-from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
-from boundcheck.evidence.tails import Tails
-from boundcheck.evidence.untouched import Untouched
 from boundcheck.language.build import Formula, trace
-from boundcheck.models.torch_model import random_state
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +131,6 @@ def declared(function: Any, *, why_no_formula: str = "", **given: Any) -> Traini
     return TrainingObjective(function, **settings)
 
 
-_ROUNDINGS = 16
-"""How many roundings of its own size a value is granted for the arithmetic that it was computed with."""
 SKEWNESS = 6.0
 """How skewed the draws of an objective may be, for its confidence limits to be valid; an exponential law has 2."""
 
@@ -216,118 +205,6 @@ class Estimate:
         return replace(sampled, standard_error=sampled.standard_error * widening, bias=bias)
 
 
-def estimate(
-    objective: TrainingObjective,
-    model: Any,
-    x: Tensor,
-    *,
-    replicates: int = 200,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Estimate:
-    """The mean over the examples of a training objective, in nats, from many calls with other random draws.
-
-    Each batch is a fixed run of consecutive examples, called `replicates` times, each time with its own state of
-    torch's generators. An objective that draws from elsewhere (numpy, random) is not repeatable, but its standard
-    error is right. It gets a copy of the batch, and what it does to a module's mode and buffers (training mode, batch
-    statistics) is undone after each call. With `per="batch"`, batches take the place of examples: the data-set error
-    is that of their mean.
-
-    Args:
-        objective: what to call.
-        model: the model as the user made it.
-        x: observations of shape (examples, *event).
-        replicates: calls for each batch, at least 2.
-        seed: of torch's generators.
-        progress: called with the number of examples just evaluated.
-
-    Raises:
-        BadInput: an objective that raises, returns NaN or numbers of a wrong shape, or changes the model's parameters.
-
-    >>> from torch.distributions import Normal
-    >>> energy = TrainingObjective(lambda model, x: -x.square() + 0.1 * torch.randn(len(x)), sign="loss")
-    >>> print(f"{estimate(energy, None, torch.ones(10)).mean.mean:.3f}")
-    1.002
-    """
-    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 2:
-        raise BadInput("replicates", replicates, "an integer of at least 2", "one call has no standard error")
-    checked_seed(seed)
-    scale = objective.scale(x)
-    results: list[Sampled] = []
-    sizes: list[int] = []
-    drew, size, as_it_was, tails = False, 0.0, Untouched(model), Tails()
-    coarsest = torch.finfo(x.dtype if x.is_floating_point() else torch.get_default_dtype()).eps
-    for index, start in enumerate(range(0, len(x), objective.batch)):
-        rows = x[start : start + objective.batch]
-        draws: list[Tensor] = []
-        moments = Moments(len(rows) if objective.per == "example" else 1, rows.device)
-        for replicate in range(replicates):
-            unit = index * replicates + replicate
-            with random_state(rows.device, scattered_seed(seed, Purpose.OBJECTIVE, unit)), torch.no_grad():
-                before = _random_states(rows.device)
-                with as_it_was.during(objective.name):
-                    values = _values(objective, model, rows.clone(), start)
-                drew = drew or before != _random_states(rows.device)
-            if values.is_floating_point():
-                coarsest = max(coarsest, torch.finfo(values.dtype).eps)
-            draws.append(scale * values.detach().to(rows.device, torch.float64).reshape(1, -1))
-            moments.add(draws[-1])
-            if progress is not None:
-                progress(len(rows))
-        for mean, error in zip(moments.means().tolist(), moments.standard_errors().tolist(), strict=True):
-            results.append(Sampled(mean, error, Bias.NONE, replicates))
-            size += abs(mean) if math.isfinite(mean) else 0.0
-        tails.add(torch.cat(draws).cpu().numpy() * (1 if objective.per == "example" else len(rows)))
-        sizes.append(len(rows))
-    drew = drew or any(value.standard_error > 0 for value in results)  # from a generator that only it knows of
-    rounding = _ROUNDINGS * coarsest * size / len(results)
-    shares = () if objective.per == "example" else sizes
-    return Estimate.of(results, random=drew, sizes=shares, rounding=rounding, long_tail=tails.long)
-
-
-def _random_states(device: torch.device) -> list[Any]:
-    """The state of every generator that a loss usually draws from: one that draws leaves it changed."""
-    states: list[Any] = [
-        torch.random.get_rng_state().numpy().tobytes(),
-        repr(np.random.get_state()),
-        random.getstate(),
-    ]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
-    return states
-
-
-def _values(objective: TrainingObjective, model: Any, rows: Tensor, start: int) -> Tensor:
-    name = objective.name
-    try:
-        values = objective.function(model, rows)
-    except BoundcheckError:
-        raise
-    except (Exception, SystemExit) as error:
-        lines = str(error).strip().splitlines()
-        remedy = f"it raised {type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
-        raise BadInput(f"{name}(model, x)", f"x of shape {tuple(rows.shape)}", "a batch it can take", remedy) from error
-    if isinstance(values, float | int | np.ndarray | np.generic):
-        array = np.asarray(values)
-        if array.dtype.kind in "fiu":
-            values = torch.from_numpy(array if array.dtype in (np.float16, np.float32) else array.astype(np.float64))
-    if not isinstance(values, Tensor) or values.is_complex() or values.dtype == torch.bool:
-        shown = f"of type {values.dtype}" if isinstance(values, Tensor) else values
-        raise BadInput(f"the value of {name}", shown, "a tensor of real numbers", "return the loss itself")
-    expected = (len(rows),) if objective.per == "example" else ()
-    if tuple(values.shape) != expected:
-        other = "batch" if objective.per == "example" and values.numel() == 1 else "example"
-        remedy = f'declare it with per="{other}"' if other != objective.per else "return one number for the batch"
-        what = "one number for each row" if objective.per == "example" else "one number"
-        raise BadInput(f"the shape of {name}'s value", tuple(values.shape), f"{expected}, {what}", remedy)
-    if bool(values.isnan().any()):
-        place = f"x[{start + int(values.isnan().nonzero()[0])}]" if values.ndim else f"x[{start}:{start + len(rows)}]"
-        raise BadInput(
-            f"the value of {name} at {place}", math.nan, "a number", "check the model's weights and the data"
-        )
-    return values
-
-
 def _over_batches(values: Sequence[Sampled], sizes: Sequence[int]) -> DatasetMean:
     """The mean over examples from the means of batches, the last of which may be smaller."""
     total = sum(sizes)
@@ -368,7 +245,6 @@ __all__ = [
     "Estimate",
     "TrainingObjective",
     "declared",
-    "estimate",
     "training_objective",
     "why_no_formula",
 ]

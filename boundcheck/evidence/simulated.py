@@ -9,7 +9,7 @@ bound at such data is no lower bound on the evidence, whatever the data that the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, require
 from boundcheck.evaluators.values import json_float
-from boundcheck.evidence.engine import log_weights
 from boundcheck.evidence.intervals import Label
+from boundcheck.evidence.job import Job
+from boundcheck.evidence.stages import Stage, State, Step, array_of, tensor_of, tensors_digest
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
-from boundcheck.evidence.weights import ROUNDINGS
+from boundcheck.evidence.weights import ROUNDINGS, unvalidated
 from boundcheck.models.torch_model import TorchModel, random_state
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def simulate(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
+    stage: Stage | None = None,
 ) -> SimulatedEvidence:
     """Draw data from a model and bound its evidence at them from both sides.
 
@@ -107,6 +109,7 @@ def simulate(
         device: where the draws are made; by default that of the prior's own draws.
         dtype: of the data, if not that of the decoder's draws.
         progress: called with the number of weights just computed.
+        stage: where its parts are computed and kept.
 
     Raises:
         BadInput: no examples or weights, or laws that do not fit, as for `log_weights`.
@@ -124,37 +127,76 @@ def simulate(
     for name, value, least in (("examples", examples, 1), ("k", k, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise BadInput(name, value, f"an integer of at least {least}")
-    wrapped = TorchModel.wrap(model)
+    wrapped, stage = TorchModel.wrap(model), stage or Stage()
     where = device if device is not None else torch.device("cpu")
-    with torch.no_grad(), random_state(where, scattered_seed(checked_seed(seed), Purpose.SIMULATION, 0)):
-        x, latent = wrapped.draw_pair(examples)
-        if dtype is not None:
-            x = x.to(dtype)
-        prior, law = wrapped.law("prior"), wrapped.law("likelihood", latent)
-        encoder = wrapped.law("encoder", x)
-        log_joint = _log_joint(wrapped, prior, law, x, latent)
-        special = log_joint - wrapped.log_prob("encoder", encoder, latent, latent.shape[1:])
+    x, special, rounding = _draws(wrapped, examples, checked_seed(seed), where, dtype, stage.within("draws"))
+    # One stream of 2K - 1 weights: the first K for the lower bound, the others beside the posterior draw.
+    job = Job(wrapped, x, (2 * k - 1,), seed=(seed + 7_919) % 2**63, chunk=chunk)
+
+    def steps(index: int, before: State | None) -> Generator[Step]:
+        item, made = job.layout[index], dict[str, NDArray[np.float64]]()
+        yield 0, lambda: made
+        with unvalidated():
+            values = job.weigher(item).values.cpu().numpy()
+        split = max(0, min(k - item.samples.start, len(values)))
+        for name, rows in (("low", values[:split]), ("rest", values[split:])):
+            made[name] = np.logaddexp.reduce(rows, axis=0) if len(rows) else np.full(values.shape[1], -math.inf)
+        yield values.size, lambda: made
+
+    def begin(settings: Mapping[str, Any]) -> None:
+        if chunk is None:
+            job.chunk = job.weigher.chunk = int(settings["chunk"])
+
+    states = stage.collect(
+        lambda: {"k": k, "seed": seed, "data": tensors_digest({"x": x}), "span": [job.layout.block, job.layout.span]},
+        [item.rows for item in job.layout],
+        steps,
+        progress=progress,
+        settings={"chunk": job.chunk},
+        begin=begin,
+        underway=False,
+    )
+    low, rest = np.full(examples, -math.inf), np.full(examples, -math.inf)
+    for item, state in zip(job.layout, states, strict=True):
+        for target, name in ((low, "low"), (rest, "rest")):
+            target[item.examples] = np.logaddexp(target[item.examples], state[name])
+    return SimulatedEvidence(x, low - math.log(k), np.logaddexp(rest, special) - math.log(k), k, rounding)
+
+
+def _draws(
+    model: TorchModel, examples: int, seed: int, where: torch.device, dtype: torch.dtype | None, stage: Stage
+) -> tuple[Tensor, NDArray[np.float64], float]:
+    """Data from the model, the log-weights of the posterior draws that they came from, and the error of rounding.
+
+    They are kept, so that all that is made of them is made of the same data, on whatever machine it is.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def steps(index: int, before: State | None) -> Generator[Step]:
+        with torch.no_grad(), random_state(where, scattered_seed(seed, Purpose.SIMULATION, 0)):
+            x, latent = model.draw_pair(examples)
+            if dtype is not None:
+                x = x.to(dtype)
+            prior, law = model.law("prior"), model.law("likelihood", latent)
+            encoder = model.law("encoder", x)
+            log_joint = _log_joint(model, prior, law, x, latent)
+            special = log_joint - model.log_prob("encoder", encoder, latent, latent.shape[1:])
         # Rounding can take a draw out of its own law's support; such a pair is no draw of it, and bounds nothing.
         special = torch.where(log_joint.isneginf(), math.inf, special)
         kind = log_joint.dtype if log_joint.is_floating_point() else torch.get_default_dtype()
-        sizes = log_joint.abs().nan_to_num(0.0, posinf=0.0)
-        rounding = ROUNDINGS * torch.finfo(kind).eps * float(sizes.max())
-    low = np.full(examples, -math.inf)
-    rest = np.full(examples, -math.inf)
-    # One stream of 2K - 1 weights: the first K for the lower bound, the others beside the posterior draw.
-    done = np.zeros(examples, dtype=int)
-    for part, values in log_weights(wrapped, x, 2 * k - 1, seed=(seed + 7_919) % 2**63, chunk=chunk):
-        block = values.cpu().numpy()
-        before = int(done[part.start])
-        split = max(0, min(k - before, len(block)))
-        for target, rows in ((low, block[:split]), (rest, block[split:])):
-            if len(rows):
-                target[part] = np.logaddexp(target[part], np.logaddexp.reduce(rows, axis=0))
-        done[part] += len(block)
-        if progress is not None:
-            progress(block.size)
-    upper = np.logaddexp(rest, special.double().cpu().numpy())
-    return SimulatedEvidence(x, low - math.log(k), upper - math.log(k), k, rounding)
+        size = float(log_joint.abs().nan_to_num(0.0, posinf=0.0).max())
+        rounding = np.array(ROUNDINGS * torch.finfo(kind).eps * size)
+        kept["x"] = x
+        yield 1, lambda: {"x": array_of(x), "special": special.double().cpu().numpy(), "rounding": rounding}
+
+    job = {"examples": examples, "seed": seed, "type": str(dtype)}
+    (state,) = stage.collect(lambda: job, [1], steps, underway=False)
+    x = kept.get("x")
+    if x is None:  # drawn by another process, or earlier
+        with torch.no_grad(), random_state(where, 0):
+            like, _ = model.draw_pair(1)
+        x = tensor_of(state["x"], like if dtype is None else like.to(dtype))
+    return x, state["special"], float(state["rounding"])
 
 
 def _log_joint(model: TorchModel, prior: Any, law: Any, x: Tensor, z: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ State: TypeAlias = dict[str, NDArray[Any]]
 Step: TypeAlias = tuple[int, Callable[[], State]]
 """How much of a part is done, and a function that gives its state; it is called before the next step is asked for."""
 Compute: TypeAlias = Callable[[int, State | None], Generator[Step]]
-"""The steps of a part from its number and an earlier state of it, if there is one; the first comes before any work."""
+"""The steps of a part from its number and an earlier state of it, if there is one. The last one is its end."""
 
 _SECONDS = 1.0
 """A part under way is kept so often at most, and so seldom that keeping it takes no more than a share of the time."""

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, FormulaError, UnknownName, require
-from boundcheck.evaluators.monte_carlo import prepare, run
-from boundcheck.evidence.objective import Estimate, TrainingObjective, estimate
+from boundcheck.evaluators.monte_carlo import prepare
+from boundcheck.evidence.objective import Estimate, TrainingObjective
+from boundcheck.evidence.replication import replicated
+from boundcheck.evidence.stages import Stage
+from boundcheck.evidence.training import estimate
 from boundcheck.language.build import Formula
 from boundcheck.models.torch_model import TorchModel
 from boundcheck.models.torch_state import out_of_memory
@@ -58,37 +61,46 @@ class Subject:
     def check(self, x: Tensor) -> None:
         """Fail at once if it cannot be estimated at all, before the long work."""
         if isinstance(self.source, TrainingObjective):
-            replace(self, replicates=2)._called(self.source, x[: self.source.batch], lambda rows: None)
+            replace(self, replicates=2)._called(self.source, x[: self.source.batch], lambda rows: None, Stage())
         else:
             prepare(self._formula, self.model, x[:1], n=2, inner=self.inner)
 
-    def estimate(self, x: Tensor, progress: Callable[[int], None], notes: list[str]) -> tuple[Estimate, float]:
+    def estimate(
+        self, x: Tensor, progress: Callable[[int], None], notes: list[str], stage: Stage | None = None
+    ) -> tuple[Estimate, float]:
         """Its mean over the examples, and the rounding error of the model's own arithmetic in it, in nats.
 
-        Where memory does not suffice for a formula, the chunk is halved, and a note says so.
+        Where memory does not suffice for a formula, the chunk is halved, and a note says so. Its parts are computed
+        and kept as the stage says.
         """
         if isinstance(self.source, TrainingObjective):
-            return self._called(self.source, x, progress)
-        wrapped, chunk = TorchModel.wrap(self.model), self.chunk
-        options: dict[str, Any] = {"n": self.replicates, "inner": self.inner, "seed": self.seed}
-        while True:
-            job = prepare(self._formula, wrapped, x, **options, chunk=chunk)
-            try:
-                return Estimate.of(run(job, progress)), job.rounding
-            except Exception as error:
-                if not out_of_memory(error) or job.chunk <= 1:
-                    raise
-                chunk = job.chunk // 2
-                notes.append(f"out of memory at {self.name}: the chunk was halved to {chunk}")
+            return self._called(self.source, x, progress, stage or Stage())
+        found, rounding, own = replicated(
+            self.name,
+            self._formula,
+            TorchModel.wrap(self.model),
+            x,
+            replicates=self.replicates,
+            inner=self.inner,
+            seed=self.seed,
+            chunk=self.chunk,
+            stage=stage,
+            progress=progress,
+        )
+        notes += own
+        return found, rounding
 
     @property
     def _formula(self) -> Formula:
         """With its parameters, whose names may be those of options, such as n."""
         return partial(cast("Formula", self.source), **self.parameters)
 
-    def _called(self, source: TrainingObjective, x: Tensor, progress: Callable[[int], None]) -> tuple[Estimate, float]:
+    def _called(
+        self, source: TrainingObjective, x: Tensor, progress: Callable[[int], None], stage: Stage
+    ) -> tuple[Estimate, float]:
+        options: dict[str, Any] = {"replicates": self.replicates, "seed": self.seed}
         try:
-            found = estimate(source, self.model, x, replicates=self.replicates, seed=self.seed, progress=progress)
+            found = estimate(source, self.model, x, **options, progress=progress, stage=stage)
         except Exception as error:
             if not out_of_memory(error.__cause__ or error):
                 raise
