@@ -65,7 +65,7 @@ def prepare(
 
 
 class Moments:
-    """Mean and standard error of replicates, block by block in float64 (Chan, Golub and LeVeque 1979).
+    """Mean, standard error and skewness of replicates, block by block in float64 (Chan, Golub and LeVeque 1979).
 
     A replicate that is -inf makes the mean -inf, honestly, and the standard error NaN: there is none.
     """
@@ -73,7 +73,7 @@ class Moments:
     def __init__(self, examples: int, device: torch.device) -> None:
         zeros = torch.zeros(examples, dtype=torch.float64, device=device)
         self.count = 0
-        self.mean, self.squares, self.infinite = zeros.clone(), zeros.clone(), zeros.clone()
+        self.mean, self.squares, self.cubes, self.infinite = (zeros.clone() for _ in range(4))
 
     def add(self, values: Tensor) -> None:
         """Replicates of shape (replicates, examples)."""
@@ -82,24 +82,28 @@ class Moments:
             self.infinite = self.infinite + unbounded
             finite = torch.where(values.isinf(), 0.0, values)
             mean = finite.mean(0)
-            self._join(values.shape[0], mean, (finite - mean).square().sum(0))
+            shifts = finite - mean
+            self._join(values.shape[0], mean, shifts.square().sum(0), shifts.pow(3).sum(0))
 
     def merge(self, other: Moments) -> None:
         """Take what another of these was given, of replicates that are independent of its own."""
         if other.count:
             self.infinite = self.infinite + other.infinite
-            self._join(other.count, other.mean, other.squares)
+            self._join(other.count, other.mean, other.squares, other.cubes)
 
-    def _join(self, size: int, mean: Tensor, squares: Tensor) -> None:
+    def _join(self, size: int, mean: Tensor, squares: Tensor, cubes: Tensor) -> None:
         shift = mean - self.mean
         total = self.count + size
+        own, more = self.count / total, size / total
+        self.cubes = self.cubes + cubes + shift.pow(3) * (self.count * more * (own - more))
+        self.cubes = self.cubes + 3 * shift * (own * squares - more * self.squares)
         self.squares = self.squares + squares + shift.square() * (self.count * size / total)
         self.mean = self.mean + shift * (size / total)
         self.count = total
 
     def state(self) -> dict[str, NDArray]:
         """All of it, as arrays."""
-        sums = {"mean": self.mean, "squares": self.squares, "infinite": self.infinite}
+        sums = {"mean": self.mean, "squares": self.squares, "cubes": self.cubes, "infinite": self.infinite}
         return {"count": np.array(self.count), **{name: each.cpu().numpy() for name, each in sums.items()}}
 
     @classmethod
@@ -107,8 +111,8 @@ class Moments:
         """As it was when it left this state."""
         made = cls(len(state["mean"]), device)
         made.count = int(state["count"])
-        made.mean, made.squares, made.infinite = (
-            torch.from_numpy(state[name].copy()).to(device) for name in ("mean", "squares", "infinite")
+        made.mean, made.squares, made.cubes, made.infinite = (
+            torch.from_numpy(state[name].copy()).to(device) for name in ("mean", "squares", "cubes", "infinite")
         )
         return made
 
@@ -122,6 +126,11 @@ class Moments:
             return torch.full_like(self.mean, math.nan)
         error = (self.squares / (self.count - 1) / self.count).sqrt()
         return torch.where(self.infinite == 0, error, math.nan)
+
+    def skewnesses(self) -> Tensor:
+        """The skewness of each example's finite replicates; 0 where they are all equal."""
+        spread = (self.squares / max(1, self.count)).pow(1.5)
+        return torch.where(spread > 0, self.cubes / max(1, self.count) / spread, 0.0)
 
 
 def evaluate(
@@ -223,8 +232,8 @@ def estimates(moments: Moments, bias: Bias, text: str, block: ExampleBlock) -> l
     means = moments.means()
     if bool(means.isnan().any()):
         raise UndefinedValue(text, block.example(int(means.isnan().nonzero()[0])))
-    pairs = zip(means.tolist(), moments.standard_errors().tolist(), strict=True)
-    return [Sampled(mean, error, bias, moments.count) for mean, error in pairs]
+    columns = (each.tolist() for each in (means, moments.standard_errors(), moments.skewnesses()))
+    return [Sampled(mean, error, bias, moments.count, skewness) for mean, error, skewness in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ here: only `boundcheck.claims.decide` compares.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -109,12 +109,16 @@ class Approximate:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A Monte Carlo estimate: the mean of `n` independent replicates, its standard error, and its bias."""
+    """A Monte Carlo estimate: the mean of `n` independent replicates, its standard error, and its bias.
+
+    `skewness` is that of the replicates, where it was looked at: a long tail makes the standard error too small.
+    """
 
     mean: float
     standard_error: float
     bias: Bias
     n: int
+    skewness: float = field(default=math.nan, compare=False, repr=False)
 
     def __float__(self) -> float:
         return self.mean

@@ -122,6 +122,14 @@ class IwaeGroups:
             rows.append(np.where(s.infinite > 0, math.nan, error))
         return np.stack(rows)
 
+    def skewnesses(self) -> NDArray[np.float64]:
+        """The skewness of the finite groups' values, of shape (ks, examples); 0 where they are all equal."""
+        rows = []
+        for s in self._segments:
+            spread = (s.squares / max(1, s.count)) ** 1.5
+            rows.append(np.divide(s.cubes / max(1, s.count), spread, out=np.zeros_like(spread), where=spread > 0))
+        return np.stack(rows)
+
     def state(self) -> dict[str, NDArray]:
         segments = self._segments
         return {
@@ -150,7 +158,7 @@ class _Segment:
     begins inside, everything is in `head`.
     """
 
-    ARRAYS = ("head", "tail", "mean", "squares", "infinite")
+    ARRAYS = ("head", "tail", "mean", "squares", "cubes", "infinite")
 
     def __init__(
         self,
@@ -162,15 +170,17 @@ class _Segment:
         tail: NDArray,
         mean: NDArray,
         squares: NDArray,
+        cubes: NDArray,
         infinite: NDArray,
     ) -> None:
         self.k, self.start, self.stop, self.count = k, start, stop, count
-        self.head, self.tail, self.mean, self.squares, self.infinite = head, tail, mean, squares, infinite
+        self.head, self.tail, self.infinite = head, tail, infinite
+        self.mean, self.squares, self.cubes = mean, squares, cubes
 
     @classmethod
     def empty(cls, k: int, start: int, examples: int) -> _Segment:
         nothing, zero = np.full(examples, -math.inf), np.zeros(examples)
-        return cls(k, start, start, 0, nothing, nothing, zero, zero, zero)
+        return cls(k, start, start, 0, nothing, nothing, zero, zero, zero, zero)
 
     @classmethod
     def of(cls, k: int, start: int, log_weights: Tensor) -> _Segment:
@@ -192,7 +202,10 @@ class _Segment:
             finite = torch.where(unbounded, 0.0, groups)
             mean = finite.mean(0)
             made.mean = mean.cpu().numpy()
-            made.squares = (finite - mean).square_().sum(0).cpu().numpy()
+            shifts = finite - mean
+            squares = shifts.square()
+            made.squares = squares.sum(0).cpu().numpy()
+            made.cubes = squares.mul_(shifts).sum(0).cpu().numpy()
             made.infinite = unbounded.sum(0, dtype=torch.float64).cpu().numpy()
         return made
 
@@ -212,32 +225,37 @@ class _Segment:
         straddling = _log_add(self.tail, other.head)
         if stop < other.boundary:  # the group that straddles them does not end here
             return _Segment(k, start, stop, self.count, self.head, straddling, *_rest(self)[1:])
-        count, moments = self.count, (self.mean, self.squares, self.infinite)
+        count, moments = self.count, (self.mean, self.squares, self.cubes, self.infinite)
         if self.stop % k:
             whole = straddling - math.log(k)
             zero = np.zeros_like(whole)
             unbounded = np.isneginf(whole)
-            one = (np.where(unbounded, 0.0, whole), zero, unbounded.astype(np.float64))
+            one = (np.where(unbounded, 0.0, whole), zero, zero, unbounded.astype(np.float64))
             count, moments = count + 1, _moments(count, moments, 1, one)
-        moments = _moments(count, moments, other.count, (other.mean, other.squares, other.infinite))
+        theirs = (other.mean, other.squares, other.cubes, other.infinite)
+        moments = _moments(count, moments, other.count, theirs)
         return _Segment(k, start, stop, count + other.count, self.head, other.tail, *moments)
 
 
-def _rest(segment: _Segment) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    return segment.tail, segment.mean, segment.squares, segment.infinite
+_Moments: TypeAlias = tuple[NDArray, NDArray, NDArray, NDArray]
 
 
-def _moments(
-    count: int, own: tuple[NDArray, NDArray, NDArray], more: int, other: tuple[NDArray, NDArray, NDArray]
-) -> tuple[NDArray, NDArray, NDArray]:
-    """Mean, sum of squared deviations and number of infinities of both (Chan, Golub and LeVeque 1979)."""
+def _rest(segment: _Segment) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+    return segment.tail, segment.mean, segment.squares, segment.cubes, segment.infinite
+
+
+def _moments(count: int, own: _Moments, more: int, other: _Moments) -> _Moments:
+    """Mean, sums of squared and cubed deviations, and number of infinities of both (Chan, Golub and LeVeque 1979)."""
     if not more or not count:
         return other if more else own
     shift, total = other[0] - own[0], count + more
+    here, there = count / total, more / total
+    cubes = own[2] + other[2] + shift**3 * (count * there * (here - there))
     return (
-        own[0] + shift * (more / total),
-        own[1] + other[1] + shift**2 * (count * more / total),
-        own[2] + other[2],
+        own[0] + shift * there,
+        own[1] + other[1] + shift**2 * (count * there),
+        cubes + 3 * shift * (here * other[1] - there * own[1]),
+        own[3] + other[3],
     )
 
 

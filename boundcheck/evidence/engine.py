@@ -43,6 +43,7 @@ class WeightRun:
         iwae: the estimates of IWAE_k, of shape (ks, examples); each is unbiased. NaN for examples that failed.
         iwae_errors: their standard errors, from the spread over groups; for a single group by the delta method,
             sd(w) / (mean(w) sqrt(k)), an approximation that is too small where few draws carry all the weight.
+        iwae_skewnesses: the skewness of the groups' values.
         log_mean_weight: log (1/K) sum w: one group of all draws.
         effective_sample_sizes: (sum w)^2 / sum w^2, between 1 and K; 0 if all weights are zero.
         tail: the largest log-weights in descending order, of shape (m, examples).
@@ -58,6 +59,7 @@ class WeightRun:
     groups: tuple[int, ...]
     iwae: NDArray[np.float64]
     iwae_errors: NDArray[np.float64]
+    iwae_skewnesses: NDArray[np.float64]
     log_mean_weight: NDArray[np.float64]
     effective_sample_sizes: NDArray[np.float64]
     tail: NDArray[np.float64]
@@ -81,9 +83,12 @@ class WeightRun:
         """
         if k not in self.ks:
             raise BadInput("k", k, f"one of {self.ks}")
-        row = self.ks.index(k)
-        pairs = zip(self.iwae[row, self.evaluated], self.iwae_errors[row, self.evaluated], strict=True)
-        return tuple(Sampled(float(mean), float(error), Bias.NONE, self.groups[row]) for mean, error in pairs)
+        row, which = self.ks.index(k), self.evaluated
+        columns = (each[row, which].tolist() for each in (self.iwae, self.iwae_errors, self.iwae_skewnesses))
+        return tuple(
+            Sampled(mean, error, Bias.NONE, self.groups[row], skewness)
+            for mean, error, skewness in zip(*columns, strict=True)
+        )
 
     @property
     def curve(self) -> IwaeCurve:
@@ -266,6 +271,7 @@ def summarised(
         groups=tuple(groups.counts),
         iwae=means,
         iwae_errors=errors,
+        iwae_skewnesses=groups.skewnesses(),
         log_mean_weight=log_mean,
         effective_sample_sizes=sizes,
         tail=tail.largest,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput
 
-FORMAT = 1
+FORMAT = 2
 _HEADER = "job.json"
 _DIGEST = 32
 _SAME_MODEL = 1e-3
