@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -36,6 +36,7 @@ from torch_models import LinearGaussian
 from boundcheck.catalogue.objectives import ais_forward, ais_reverse, tvo_left
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators import enclosure, quadrature
+from boundcheck.evidence import chain_block as block_module
 from boundcheck.evidence import chains as chains_module
 from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, moves, reverse_weights, schedule
 from boundcheck.evidence.bidirectional import simulate, simulated_gap
@@ -237,7 +238,7 @@ def test_with_perfect_mixing_it_is_the_left_sum_of_thermodynamic_integration(mon
         mean = ((1 - beta) * m / v**2 + beta * 1.3 / 0.49) / precision
         return Moved(evaluate(mean + precision**-0.5 * noise.momentum), torch.ones_like(start.joint))
 
-    monkeypatch.setattr(chains_module, "transition", perfect)
+    monkeypatch.setattr(block_module, "transition", perfect)
     unit = torch.zeros(1, dtype=torch.float64)
     model = TorchModel(
         prior=lambda: Independent(Normal(unit, 1.0), 1),
@@ -306,8 +307,8 @@ def test_on_a_finite_model_a_metropolis_version_has_the_catalogues_certified_val
         gain = proposed.log_density(beta) - start.log_density(beta) + start.base - proposed.base
         return Moved(proposed.where(noise.decision.log() < gain, start), gain.clamp(max=0.0).exp())
 
-    monkeypatch.setattr(chains_module, "transition", metropolis)
-    monkeypatch.setattr(chains_module._Block, "_check_model", lambda block, start: None)  # it would refuse the steps
+    monkeypatch.setattr(block_module, "transition", metropolis)
+    monkeypatch.setattr(block_module.Block, "_check_model", lambda block, start: None)  # it would refuse the steps
     data = torch.full((1,), x)
     forward = annealed_weights(model, data, temperatures=steps, chains=chains, kind="linear", seed=20)
     posterior = (prior * likelihood[:, x]).double()
@@ -371,10 +372,13 @@ def score_of(kernel: Callable[..., Moved], monkeypatch: pytest.MonkeyPatch) -> f
     """The score of E w = p(x) with steps so long that the rule of acceptance matters."""
     model = Known(2, 3, seed=13, shift=1.5, stretch=1.0)
     x, _ = model.data(1, seed=1)
-    monkeypatch.setattr(chains_module, "transition", kernel)
-    monkeypatch.setattr(
-        chains_module._Block, "tuned_steps", lambda block: torch.full((19, 1), 1.5, dtype=torch.float64)
-    )
+    monkeypatch.setattr(block_module, "transition", kernel)
+
+    def long_steps(block: object, before: object) -> Generator[Any, None, Tensor]:
+        yield from ()
+        return torch.full((19, 1), 1.5, dtype=torch.float64)
+
+    monkeypatch.setattr(block_module.Block, "tuned_steps", long_steps)
     found = annealed_weights(model.torch(), x, temperatures=20, chains=4000, leapfrogs=1, kind="linear", seed=4)
     return ratio_score(found.log_weights, model.log_evidence(x[0]))
 

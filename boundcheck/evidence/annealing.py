@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.values import Bias, Sampled, json_float
-from boundcheck.evidence.chains import PILOT_CHAINS, ROWS, WARM_UP, Job, Walked
+from boundcheck.evidence.chain_block import moves
+from boundcheck.evidence.chains import ROWS, Job, Walked
 from boundcheck.evidence.intervals import Label
+from boundcheck.evidence.stages import Stage
 from boundcheck.evidence.streams import Purpose
 from boundcheck.evidence.tempering import Setting, schedule
 from boundcheck.evidence.wealth import Wealth, checked_delta
@@ -159,13 +161,14 @@ def annealed_weights(
     seed: int = 0,
     rows: int = ROWS,
     progress: Callable[[int], None] | None = None,
+    stage: Stage | None = None,
 ) -> AnnealedWeights:
     """Log-weights of annealed chains from q(z|x), or from the prior, to p(z|x): E w = p(x) (Neal 2001, eq. 10).
 
     log w = sum_{t=1..T} (b_t - b_{t-1}) (log p(x,z_{t-1}) - log base(z_{t-1})), where z_0 ~ base and z_t comes from
     z_{t-1} by a step of Hamiltonian Monte Carlo that leaves base^(1-b_t) p(x,z)^b_t invariant. (Where q does not cover
     the posterior, E w < p(x), and the bounds stay bounds.) Step sizes of each example and temperature are set by a
-    pilot of `PILOT_CHAINS` chains with random numbers of their own, and are then fixed.
+    pilot of 8 chains with random numbers of their own, and are then fixed.
 
     Every random number is a function of the seed, the example, the chain and the temperature, so `rows` changes nothing
     but the model's own rounding. That is below 1e-6 for a model in float64; in float32 a chain whose decision hangs on
@@ -182,6 +185,7 @@ def annealed_weights(
         seed: of all draws.
         rows: chains handed to the model at once, which bounds the memory.
         progress: called with the number of chain moves just made, of `moves(examples, temperatures, chains)` in all.
+        stage: where its blocks are computed and kept.
 
     Raises:
         BadInput: bad numbers, data or shapes, or a model that is no function of its arguments.
@@ -201,7 +205,7 @@ def annealed_weights(
     -2.38 -2.28
     """
     setting = Setting(temperatures, chains, leapfrogs, base, kind, seed, rows)
-    return _annealed(Job(model, x, setting, Purpose.ANNEALING, progress).run(), setting, reverse=False)
+    return _annealed(Job(model, x, setting, Purpose.ANNEALING, progress, stage).run(), setting, reverse=False)
 
 
 def reverse_weights(
@@ -217,6 +221,7 @@ def reverse_weights(
     seed: int = 0,
     rows: int = ROWS,
     progress: Callable[[int], None] | None = None,
+    stage: Stage | None = None,
 ) -> AnnealedWeights:
     """Log-weights of chains from an exact posterior draw back to the base: E 1/w = 1/p(x) (Grosse et al. 2015, sec. 4).
 
@@ -233,12 +238,13 @@ def reverse_weights(
         seed: of all draws.
         rows: chains handed to the model at once.
         progress: as for `annealed_weights`.
+        stage: where its blocks are computed and kept.
 
     Raises:
         BadInput, CannotCompute: as `annealed_weights`.
     """
     setting = Setting(temperatures, chains, leapfrogs, base, kind, seed, rows)
-    return _annealed(Job(model, x, setting, Purpose.REVERSE, progress).run(z), setting, reverse=True)
+    return _annealed(Job(model, x, setting, Purpose.REVERSE, progress, stage).run(z), setting, reverse=True)
 
 
 def _annealed(walked: Walked, setting: Setting, reverse: bool) -> AnnealedWeights:
@@ -254,17 +260,6 @@ def _annealed(walked: Walked, setting: Setting, reverse: bool) -> AnnealedWeight
         walked.rounding,
         walked.failed,
         walked.notes,
-    )
-
-
-def moves(examples: int, temperatures: int, chains: int) -> int:
-    """How many chain moves a call makes, its pilot included: what `progress` adds up to.
-
-    >>> moves(10, 100, 16)
-    25360
-    """
-    return examples * (
-        (temperatures - 1) * (chains + PILOT_CHAINS) + (WARM_UP * PILOT_CHAINS if temperatures > 1 else 0)
     )
 
 

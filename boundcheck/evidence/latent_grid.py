@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, CannotCompute, require
 from boundcheck.evaluators.values import Approximate, json_float
-from boundcheck.evidence.chains import refuse_constrained
+from boundcheck.evidence.chain_block import refuse_constrained
 from boundcheck.evidence.intervals import Label
 from boundcheck.evidence.weights import unvalidated
 from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state

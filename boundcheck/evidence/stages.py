@@ -213,8 +213,9 @@ def array_of(tensor: Tensor) -> NDArray[Any]:
 
 
 def tensor_of(array: NDArray[Any], like: Tensor) -> Tensor:
-    """The tensor that `array_of` was given, of the type and on the device of `like`."""
-    return torch.from_numpy(array.copy()).to(like.device, like.dtype)
+    """The tensor that `array_of` was given, on the device of `like`, whose type it has."""
+    made = torch.from_numpy(array.copy()).to(like.device)
+    return made.bfloat16() if like.dtype == torch.bfloat16 else made
 
 
 def notes_of(states: Sequence[State]) -> list[str]:
