@@ -8,7 +8,7 @@ about real data is an extrapolation: they may be harder than what the model make
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from boundcheck.evaluators.values import Bias, Sampled, json_float
 from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, reverse_weights
 from boundcheck.evidence.chains import ROWS
 from boundcheck.evidence.intervals import Label
+from boundcheck.evidence.stages import Stage, State, Step, array_of, tensor_of
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
 from boundcheck.models.torch_model import TorchModel, random_state
 
@@ -131,6 +132,7 @@ def simulated_gap(
     seed: int = 0,
     rows: int = ROWS,
     progress: Callable[[int], None] | None = None,
+    stage: Stage | None = None,
 ) -> SimulatedGap:
     """Bidirectional Monte Carlo on data that the model simulates (Grosse, Ghahramani & Adams 2015; Wu et al. 2017).
 
@@ -149,6 +151,7 @@ def simulated_gap(
         rows: chains handed to the model at once.
         progress: called with the number of chain moves just made, twice
             `boundcheck.evidence.annealing.moves(examples, temperatures, chains)` in all.
+        stage: where its parts are computed and kept.
 
     Raises:
         BadInput, CannotCompute: as `boundcheck.evidence.annealing.annealed_weights`.
@@ -163,7 +166,8 @@ def simulated_gap(
     >>> 0 < found.gap.mean < 0.5
     True
     """
-    x, z = simulate(model, examples, seed=seed)
+    stage = stage or Stage()
+    x, z = _kept(model, examples, seed, stage.within("draws"))
     how: dict[str, Any] = {
         "temperatures": temperatures,
         "chains": chains,
@@ -174,7 +178,22 @@ def simulated_gap(
         "rows": rows,
         "progress": progress,
     }
-    return SimulatedGap(annealed_weights(model, x, **how), reverse_weights(model, x, z, **how))
+    forward = annealed_weights(model, x, **how, stage=stage.within("forward"))
+    return SimulatedGap(forward, reverse_weights(model, x, z, **how, stage=stage.within("reverse")))
+
+
+def _kept(model: object, examples: int, seed: int, stage: Stage) -> tuple[Tensor, Tensor]:
+    """Simulated pairs; the same ones on whatever machine the chains go on."""
+    made: list[Tensor] = []
+
+    def steps(index: int, before: State | None) -> Generator[Step]:
+        made.extend(simulate(model, examples, seed=seed))
+        yield 1, lambda: {"x": array_of(made[0]), "z": array_of(made[1])}
+
+    (state,) = stage.collect(lambda: {"examples": examples, "seed": seed}, [1], steps, underway=False)
+    if not made:  # drawn by another process, or earlier
+        made.extend(tensor_of(state[name], like) for name, like in zip("xz", simulate(model, 1), strict=True))
+    return made[0], made[1]
 
 
 __all__ = ["SimulatedGap", "simulate", "simulated_gap"]

@@ -15,7 +15,9 @@ from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, mov
 from boundcheck.evidence.bidirectional import SimulatedGap, simulated_gap
 from boundcheck.evidence.card import ExampleTable
 from boundcheck.evidence.diagnostics import pareto_k
+from boundcheck.evidence.journal import JournalError
 from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
+from boundcheck.evidence.stages import Stage
 from boundcheck.evidence.verdict import Evidence, LowerBound, UpperBound
 from boundcheck.evidence.wealth import Wealth
 
@@ -62,12 +64,16 @@ def _is_honest(grid: GridEvidence) -> bool:
     return not grid.failed and bool(np.isfinite(grid.values).all()) and float(np.max(grid.errors)) <= _HONEST
 
 
-def grid_of(model: TorchModel, x: Tensor, wanted: bool, result: WeightRun, notes: list[str]) -> GridEvidence | None:
+def grid_of(
+    model: TorchModel, x: Tensor, wanted: bool, result: WeightRun, notes: list[str], stage: Stage | None = None
+) -> GridEvidence | None:
     """Quadrature where the latent has one or two dimensions; None, with a note, where it contradicts a lower bound."""
     if not wanted:
         return None
     try:
-        found = grid_evidence(model, x, tolerance=_GRID_TOLERANCE)
+        found = grid_evidence(model, x, tolerance=_GRID_TOLERANCE, stage=stage)
+    except JournalError:
+        raise
     except (BoundcheckError, NotImplementedError, RuntimeError):  # another number of dimensions, discrete or bounded
         return None
     wealth = result.accumulators["wealth"]
@@ -90,20 +96,24 @@ def annealed_of(
     seed: int,
     notes: list[str],
     progress: Callable[[int], None] | None = None,
+    stage: Stage | None = None,
 ) -> tuple[AnnealedWeights | None, SimulatedGap | None]:
     """AIS at the data, and bidirectional Monte Carlo on simulated data, if asked for and possible."""
     if temperatures is None:
         return None, None
+    stage = stage or Stage()
     options: dict[str, Any] = {"temperatures": temperatures, "chains": _CHAINS, "seed": seed, "progress": progress}
     try:
-        found = annealed_weights(model, x, **options)
+        found = annealed_weights(model, x, **options, stage=stage.within("annealing"))
     except CannotCompute as error:
         notes.append(f"no AIS: {error.reason}")
         return None, None
     if found.failed:
         notes.append(f"AIS failed at {len(found.failed)} examples, so its bound is not used")
     try:
-        return found, simulated_gap(model, examples=_GAP_EXAMPLES, **options)
+        return found, simulated_gap(model, examples=_GAP_EXAMPLES, **options, stage=stage.within("bidirectional"))
+    except JournalError:
+        raise
     except (BoundcheckError, NotImplementedError, RuntimeError) as error:
         notes.append(f"no bidirectional Monte Carlo: {str(error).splitlines()[0][:200] if str(error) else 'it failed'}")
         return found, None

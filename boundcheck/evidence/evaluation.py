@@ -20,8 +20,11 @@ from boundcheck.evidence.card import EvidenceCard
 from boundcheck.evidence.curve import discrete_upper_bound
 from boundcheck.evidence.engine import KS, WeightRun, run
 from boundcheck.evidence.intervals import interval_of
+from boundcheck.evidence.journal import JournalError
 from boundcheck.evidence.objective import Estimate, TrainingObjective
+from boundcheck.evidence.progress import Progress
 from boundcheck.evidence.simulated import SimulatedEvidence, simulate
+from boundcheck.evidence.stages import Stage
 from boundcheck.evidence.subject import CURVE, Subject, split_name, subject
 from boundcheck.evidence.verdict import ALPHA, Judgement, UpperBound, judge
 from boundcheck.language.build import Formula
@@ -93,9 +96,10 @@ def evaluate_model(
         grid: integrate over the latent if it has one or two dimensions.
         seed: of all draws.
         chunk: the most points handed to the model at once.
-        threads: as for `boundcheck.evidence.engine.run`, like dtype and resume.
+        threads: as for `boundcheck.evidence.engine.run`, like dtype.
         dtype: "bfloat16" for the decoder's products.
-        resume: a directory that keeps finished work of the log-weights.
+        resume: a directory that keeps finished work of all these stages: the same call goes on after an interruption,
+            and its card is that of an uninterrupted one.
         alpha: the probability that anything on the card is decided wrongly.
         log_evidence: the examples' mean log p(x), if it is known: then both verdicts can be had.
         parameters: of the formula, other than k.
@@ -106,6 +110,7 @@ def evaluate_model(
         progress: called with (done, of) in draws.
 
     Raises:
+        JournalError: the directory to resume from is another job's, or cannot be written to.
         BadInput: wrong arguments, data or laws; see `boundcheck.evaluators.monte_carlo.evaluate`. Data outside the
             likelihood's support are refused; an example whose log-weights are NaN is named on the card, and the others
             are evaluated.
@@ -153,14 +158,16 @@ def evaluate_model(
     _refuse_outside_support(result)
     notes = list(result.notes)
     kept = data[torch.as_tensor(result.evaluated, device=data.device)]
+    stages = Stage.of(wrapped, kept, seed, resume)
 
     estimates: dict[str, Estimate] = {"elbo": Estimate.of(result.curve.points[0].examples)}
     rounding = {"elbo": result.rounding}
     for each, what in list(subjects.items()):
         try:
-            estimates[each], rounding[each] = what.estimate(kept, report, notes)
+            stage = stages.within("objective").within(each)
+            estimates[each], rounding[each] = what.estimate(kept, report, notes, stage)
         except BoundcheckError as error:
-            if each == name:
+            if each == name or isinstance(error, JournalError):
                 raise
             notes.append(f"{each} was not evaluated: {_first_line(error)}")
             del subjects[each]
@@ -168,10 +175,11 @@ def evaluate_model(
     if same is not None:
         compared = estimates["elbo"], result.rounding
         if reference is not None:
-            compared = reference.estimate(kept, report, notes)
-    source = _simulated(wrapped, data, simulated, k, seed, chunk, report, notes) if subjects else None
-    annealed, gap = annealed_of(wrapped, kept, ais, seed, notes, report)
-    upper, quadrature = _upper_bound(wrapped, kept), grid_of(wrapped, kept, grid, result, notes)
+            compared = reference.estimate(kept, report, notes, stages.within("same-as").within(reference.name))
+    source = _simulated(wrapped, data, simulated, k, seed, chunk, report, notes, stages) if subjects else None
+    annealed, gap = annealed_of(wrapped, kept, ais, seed, notes, report, stages)
+    upper = _upper_bound(wrapped, kept)
+    quadrature = grid_of(wrapped, kept, grid, result, notes, stages.within("grid"))
     evidence = bounds_of(result, annealed, quadrature, upper, log_evidence)
 
     checks = len(estimates) + (len(subjects) if source else 0) + (compared is not None)
@@ -179,7 +187,7 @@ def evaluate_model(
     for each, value in estimates.items():
         finding = None
         if source is not None and each in subjects:
-            finding = _at_simulated(subjects[each], source, alpha / checks, report, notes)
+            finding = _at_simulated(subjects[each], source, alpha / checks, report, notes, stages)
         judgements[each] = judge(
             each,
             value,
@@ -295,23 +303,29 @@ def _simulated(
     chunk: int | None,
     report: Progress,
     notes: list[str],
+    stages: Stage,
 ) -> SimulatedEvidence | None:
     if not examples:
         return None
     kind = x.dtype if x.is_floating_point() else None
     options: dict[str, Any] = {"seed": _seed(seed, 91), "chunk": chunk, "device": x.device, "dtype": kind}
+    options |= {"progress": report, "stage": stages.within("simulated")}
     try:
-        return simulate(model, examples, k=min(k, _SIMULATED_K), progress=report, **options)
+        return simulate(model, examples, k=min(k, _SIMULATED_K), **options)
+    except JournalError:
+        raise
     except (BoundcheckError, NotImplementedError, RuntimeError) as error:
         notes.append(f"no check at simulated data: {_first_line(error)}")
         return None
 
 
 def _at_simulated(
-    what: Subject, source: SimulatedEvidence, alpha: float, report: Progress, notes: list[str]
+    what: Subject, source: SimulatedEvidence, alpha: float, report: Progress, notes: list[str], stages: Stage
 ) -> Finding | None:
     try:
-        found, rounding = what.estimate(source.x, report, notes)
+        found, rounding = what.estimate(source.x, report, notes, stages.within("simulated-objective").within(what.name))
+    except JournalError:
+        raise
     except BoundcheckError as error:
         notes.append(f"{what.name} was not checked at simulated data: {_first_line(error)}")
         return None
@@ -357,30 +371,6 @@ def _shown(indices: Any, index: int) -> int:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-class Progress:
-    """Turns numbers of draws just made into (done, of), which never goes back."""
-
-    def __init__(self, report: Callable[[int, int], None] | None, of: int) -> None:
-        self.report, self.of, self.done = report, of, 0
-
-    def __call__(self, draws: int) -> None:
-        self.fix(self.done + draws)
-
-    def total(self, done: int, of: int) -> None:
-        """What the engine reports of the log-weights, the first part."""
-        self.fix(max(self.done, done))
-
-    def fix(self, done: int) -> None:
-        """So much is done."""
-        self.done = min(done, self.of)
-        if self.report is not None:
-            self.report(self.done, self.of)
-
-    def finish(self) -> None:
-        """All of it."""
-        self.fix(self.of)
 
 
 __all__ = ["ALWAYS", "SIMULATED", "CannotCompute", "describe_likelihood", "evaluate_model", "versions"]

@@ -76,9 +76,9 @@ def evaluate_files(
         key: the array of the data file, if its path does not name it.
         replicates: independent replicates of the objectives for each example.
         chunk: the most points handed to the model at once.
-        threads: as for `boundcheck.evidence.engine.run`, like dtype and resume.
+        threads: as for `boundcheck.evidence.engine.run`, like dtype.
         dtype: "bfloat16".
-        resume: a directory that keeps finished work.
+        resume: a directory that keeps finished work of every stage; the same call goes on after an interruption.
         alpha: the probability that anything on the card is decided wrongly.
         note: for the reader, such as how the data were binarised.
         progress: called with (done, of) in draws.

@@ -9,7 +9,7 @@ the first points, which neither they nor the encoder point at, would be missed b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from boundcheck.errors import BadInput, CannotCompute, require
 from boundcheck.evaluators.values import Approximate, json_float
 from boundcheck.evidence.chain_block import refuse_constrained
 from boundcheck.evidence.intervals import Label
+from boundcheck.evidence.stages import Stage, State, Step, tensors_digest
 from boundcheck.evidence.weights import unvalidated
 from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state
 
@@ -41,6 +42,8 @@ _REACH = 9.0
 _PRIOR_DRAWS = 2048
 _ROUNDS, _DOUBLINGS = 60, 40
 _ROUNDINGS = 16
+_TOGETHER = 16
+"""Examples of one part."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def grid_evidence(
     tolerance: float = 1e-6,
     rows: int = ROWS,
     progress: Callable[[int], None] | None = None,
+    stage: Stage | None = None,
 ) -> GridEvidence:
     """log p(x) = log integral p(z) p(x|z) dz for each example, with z of one or two dimensions, in nats.
 
@@ -101,6 +105,7 @@ def grid_evidence(
         tolerance: how far off, in nats, a value may be; what was reached is in `errors`.
         rows: points handed to the model at once, which bounds the memory.
         progress: called with 1 after each example.
+        stage: where its parts are computed and kept.
 
     Raises:
         BadInput: bad numbers, data or shapes.
@@ -123,18 +128,64 @@ def grid_evidence(
     wrapped = TorchModel.wrap(model)
     data = wrapped.data(x)
     joint = _Joint(wrapped, data, rows)
-    values, errors = np.full(len(data), math.nan), np.full(len(data), math.inf)
-    points, failed = np.zeros(len(data), dtype=np.int64), {}
-    for example in range(len(data)):
-        integral = _Integral(joint, example, tolerance)
+    parts = [range(first, min(first + _TOGETHER, len(data))) for first in range(0, len(data), _TOGETHER)]
+
+    def steps(index: int, before: State | None) -> Generator[Step]:
+        found = _Found([], [], [], {}) if before is None else _Found.of(before)
+        yield len(found.values), found.state
+        for example in parts[index][len(found.values) :]:
+            found.add(_Integral(joint, example, tolerance))
+            yield len(found.values), found.state
+
+    states = (stage or Stage()).collect(
+        lambda: {"tolerance": tolerance, "data": tensors_digest({"x": data}), "together": _TOGETHER},
+        [len(part) for part in parts],
+        steps,
+        progress=progress,
+    )
+    whole = [_Found.of(state) for state in states]
+    return GridEvidence(
+        np.array([value for each in whole for value in each.values]),
+        np.array([error for each in whole for error in each.errors]),
+        np.array([count for each in whole for count in each.points], dtype=np.int64),
+        joint.dimensions,
+        {example: reason for each in whole for example, reason in each.failed.items()},
+    )
+
+
+@dataclass
+class _Found:
+    """What is known of the first examples of a part."""
+
+    values: list[float]
+    errors: list[float]
+    points: list[int]
+    failed: dict[int, str]
+
+    @classmethod
+    def of(cls, state: State) -> _Found:
+        failed = dict(zip(state["failed"].tolist(), state["reasons"].tolist(), strict=True))
+        return cls(state["values"].tolist(), state["errors"].tolist(), state["points"].tolist(), failed)
+
+    def state(self) -> State:
+        return {
+            "values": np.array(self.values),
+            "errors": np.array(self.errors),
+            "points": np.array(self.points, dtype=np.int64),
+            "failed": np.array(list(self.failed), dtype=np.int64),
+            "reasons": np.array(list(self.failed.values()), dtype=np.str_),
+        }
+
+    def add(self, integral: _Integral) -> None:
+        """The next example."""
+        value, error = math.nan, math.inf
         try:
-            values[example], errors[example] = integral.run()
+            value, error = integral.run()
         except _NoNumber as reason:
-            failed[example] = str(reason)
-        points[example] = integral.points
-        if progress is not None:
-            progress(1)
-    return GridEvidence(values, errors, points, joint.dimensions, failed)
+            self.failed[integral.example] = str(reason)
+        self.values.append(value)
+        self.errors.append(error)
+        self.points.append(integral.points)
 
 
 class _NoNumber(Exception):
