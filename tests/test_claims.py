@@ -26,6 +26,7 @@ from boundcheck.claims.survey import FEWEST_VERIFIED
 from boundcheck.errors import BadInput, FormulaError
 from boundcheck.evaluators import strongest
 from boundcheck.evaluators.lognumber import NEG_INF, POS_INF, LogNumber
+from boundcheck.evaluators.lognumber import UNDEFINED as UNDEFINED_NUMBER
 from boundcheck.evaluators.strongest import ModelValues
 from boundcheck.evaluators.values import Approximate, Bias, Enclosure, Exact, Sampled, Value
 from boundcheck.language import E, exp, kl, log, maximum, trace
@@ -126,6 +127,21 @@ def test_exact_ties_between_different_logarithms() -> None:
     assert decide(nearly, "<=", six).outcome is Outcome.VIOLATED
     assert decide(nearly, "==", six).outcome is Outcome.VIOLATED
     assert decide(six, "<=", Exact(LogNumber.log(7))).margin_text == "log(7/6)"
+
+
+def test_what_has_no_value_is_never_compared() -> None:
+    for other in (exactly(1), exactly(INF), Exact(UNDEFINED_NUMBER)):
+        for sides in ((Exact(UNDEFINED_NUMBER), other), (other, Exact(UNDEFINED_NUMBER))):
+            with pytest.raises(ValueError, match="undefined"):
+                decide(sides[0], "<=", sides[1])
+
+
+def test_the_text_of_a_margin() -> None:
+    for make in (exactly, enclosed):
+        assert decide(make(INF), "<=", make(INF)).margin_text == "0"
+        assert decide(make(1), "<=", make(INF)).margin_text == "inf"
+    assert decide(enclosed(1), "<=", enclosed(3)).margin_text.startswith("[2.00000000000 +/- ")
+    assert decide(exactly(1), "<=", floating(3)).margin_text == ""
 
 
 def test_enclosures_decide_only_where_they_separate() -> None:

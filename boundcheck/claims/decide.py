@@ -62,7 +62,19 @@ class Verdict:
     margin: float
     reason: str = ""
     error_probability: float = 0.0
-    margin_text: str = ""
+
+    @property
+    def margin_text(self) -> str:
+        """The margin as text, exact or with the digits that are known; empty where it is a float."""
+        lhs, rhs = self.lhs, self.rhs
+        if isinstance(lhs, Exact) and isinstance(rhs, Exact):
+            difference = rhs.value - lhs.value
+            return "0" if difference.is_undefined else str(difference)  # the same infinity on both sides
+        if not (isinstance(lhs, Exact | Enclosure) and isinstance(rhs, Exact | Enclosure)):
+            return ""
+        a, b = _as_ball(lhs), _as_ball(rhs)
+        same = self.guarantee is Guarantee.EXACT or _same_infinity(a, b)
+        return "0" if same else str(Enclosure(b - a))
 
     def __str__(self) -> str:
         how = f" ({self.guarantee.value})" if self.guarantee else ""
@@ -115,33 +127,35 @@ def decide(lhs: Value, relation: Relation, rhs: Value, *, alpha: float = 1e-6) -
 
 
 def _exactly(lhs: Exact, relation: Relation, rhs: Exact) -> Verdict:
-    a, b = lhs.value, rhs.value
-    if a == b:
-        return Verdict(Outcome.HOLDS, Guarantee.EXACT, relation, lhs, rhs, 0.0, margin_text="0")
-    difference = b - a
-    holds = relation == "<=" and difference.sign() > 0
-    outcome = Outcome.HOLDS if holds else Outcome.VIOLATED
-    return Verdict(outcome, Guarantee.EXACT, relation, lhs, rhs, float(difference), margin_text=str(difference))
+    difference = rhs.value - lhs.value
+    # The same infinity on both sides has no difference, and ties; what has no value has no order and raises.
+    sign = int(lhs.value != rhs.value) if difference.is_undefined else difference.sign()
+    if sign == 0:
+        return Verdict(Outcome.HOLDS, Guarantee.EXACT, relation, lhs, rhs, 0.0)
+    outcome = Outcome.HOLDS if relation == "<=" and sign > 0 else Outcome.VIOLATED
+    return Verdict(outcome, Guarantee.EXACT, relation, lhs, rhs, float(difference))
 
 
 def _by_enclosure(lhs: Value, relation: Relation, rhs: Value) -> Verdict:
     a, b = _as_ball(lhs), _as_ball(rhs)
-    if a == b and not a.is_finite() and a.rad() == 0:  # the same infinity on both sides
-        return Verdict(Outcome.HOLDS, Guarantee.CERTIFIED, relation, lhs, rhs, 0.0, margin_text="0")
-    difference = b - a
-    margin = float(difference.mid())
-    text = str(Enclosure(difference))
+    if _same_infinity(a, b):
+        return Verdict(Outcome.HOLDS, Guarantee.CERTIFIED, relation, lhs, rhs, 0.0)
+    margin = float((b - a).mid())
     if not (a.rad().is_finite() and b.rad().is_finite()):  # nothing is known of it, not even that it has a value
         reason = "the enclosure of a side is the whole line"
-        return Verdict(Outcome.UNDECIDED, None, relation, lhs, rhs, margin, reason, margin_text=text)
+        return Verdict(Outcome.UNDECIDED, None, relation, lhs, rhs, margin, reason)
     if a < b and relation == "<=":
-        return Verdict(Outcome.HOLDS, Guarantee.CERTIFIED, relation, lhs, rhs, margin, margin_text=text)
+        return Verdict(Outcome.HOLDS, Guarantee.CERTIFIED, relation, lhs, rhs, margin)
     if b < a or (relation == "==" and a < b):
-        return Verdict(Outcome.VIOLATED, Guarantee.CERTIFIED, relation, lhs, rhs, margin, margin_text=text)
+        return Verdict(Outcome.VIOLATED, Guarantee.CERTIFIED, relation, lhs, rhs, margin)
     if a <= b and relation == "<=":  # two points that touch
-        return Verdict(Outcome.HOLDS, Guarantee.CERTIFIED, relation, lhs, rhs, margin, margin_text=text)
+        return Verdict(Outcome.HOLDS, Guarantee.CERTIFIED, relation, lhs, rhs, margin)
     reason = "the enclosures of the two sides overlap"
-    return Verdict(Outcome.UNDECIDED, None, relation, lhs, rhs, margin, reason, margin_text=text)
+    return Verdict(Outcome.UNDECIDED, None, relation, lhs, rhs, margin, reason)
+
+
+def _same_infinity(a: flint.arb, b: flint.arb) -> bool:
+    return a == b and not a.is_finite() and a.rad() == 0
 
 
 def _as_ball(value: Value) -> flint.arb:
