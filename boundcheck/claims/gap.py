@@ -52,7 +52,7 @@ def _is_divergence(term: Term) -> bool:
     negated = [multiply(-1, part) for part in core.args]
     numerator = [part for part in core.args if isinstance(part, LogDensity)]
     denominator = [part for part in negated if isinstance(part, LogDensity)]
-    own = [LogDensity(link.law, (link.var,)) for link in links]
+    own = [link.log_density for link in links]
     if len(numerator) + len(denominator) != len(core.args) or set(numerator) != set(own):
         return False
     if len(numerator) != len(links) or any(len(part.point) != 1 for part in denominator):

@@ -152,7 +152,7 @@ def _integral_may_diverge(term: Term) -> bool:
         return False
     exponents = _logarithm(term.body, Fraction(1), term.var)
     if isinstance(term, Expect):
-        exponents = _joined(exponents, _linear(LogDensity(term.law, (term.var,)), Fraction(1), term.var))
+        exponents = _joined(exponents, _linear(term.log_density, Fraction(1), term.var))
     return term.var.space.bounds is None and _doubtful(exponents, term.var)
 
 

@@ -171,7 +171,7 @@ class QuadraticWalk:
     def _log_value(self, term: Term) -> Quadratic:
         numbers = self.numbers
         if isinstance(term, Expect) and nonnegative(term.body):
-            body, density = self.log_value(term.body), self.value(LogDensity(term.law, (term.var,)))
+            body, density = self.log_value(term.body), self.value(term.log_density)
             if numbers.is_infinite(body.constant) or term.var not in term.body.free:
                 return body
             weighted = numbers.combine([(Fraction(1), body), (Fraction(1), density)])

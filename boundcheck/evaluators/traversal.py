@@ -26,7 +26,7 @@ from boundcheck.evaluators.copies import Copies, DrawnInside, chain_of, multiset
 from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
 from boundcheck.evaluators.named import Arrays, Axis, Frame, Named, is_exponential
-from boundcheck.language.laws import Law, ModelLaw, expand, is_one_of_its_copies
+from boundcheck.language.laws import ModelLaw, expand, is_one_of_its_copies
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
     OBSERVED,
@@ -224,12 +224,13 @@ class Traversal:
         arrays, axes = self.states.align([self._index(point, term) for point in points])
         return Named(self.arrays.take(table, np.broadcast_arrays(*arrays)), self.frame.register((*names, *axes)))
 
-    def _weights(self, law: Law, var: Var, term: Term) -> Named:
-        """Weights of a law over the axis of `var` (and those of the law's own arguments)."""
+    def _weights(self, term: Expect) -> Named:
+        """Weights of the law of a draw over its axis (and those of the law's own arguments)."""
+        law = term.law
         if isinstance(law, ModelLaw):
             inputs = tuple(arg.space for arg in law.args if isinstance(arg, Var))
-            return self._look_up(self.domain.weight_table(self.model, law.role, inputs), (*law.args, var), term)
-        return self._map(self.domain.weights, self.value(LogDensity(law, (var,))))
+            return self._look_up(self.domain.weight_table(self.model, law.role, inputs), (*law.args, term.var), term)
+        return self._map(self.domain.weights, self.value(term.log_density))
 
     # --- expectations, integrals ---
 
@@ -243,7 +244,7 @@ class Traversal:
                 return self.cannot(term, "copies of copies are not enumerated")
             result = self._expect_copies(term, plates[0], logged)
         else:
-            result = self._sum_over(term.var, term.body, logged, lambda: self._weights(term.law, term.var, term))
+            result = self._sum_over(term.var, term.body, logged, lambda: self._weights(term))
         return result if keep_log or not logged else self._map(self.domain.exp, result)
 
     def _integrate(self, term: Integrate, logged: bool, keep_log: bool = False) -> Named:
@@ -318,10 +319,10 @@ class Traversal:
     def _peak(self, body: Term, var: Var, size: int) -> int:
         """The number of entries of the largest array that evaluating `body` needs, were nothing cut further."""
         largest = size * self.models
-        for sub in walk(body):
-            if var in sub.free:
+        for free in body.free_together:
+            if var in free:
                 count = self.models
-                for each in sub.free:
+                for each in free:
                     if each == var:
                         count *= size
                     elif each in self.env:
@@ -346,7 +347,7 @@ class Traversal:
         link = once[0]
         with self._bound({link.var: slice(0, self.model.size(link.var.space))}):
             inner = self._draw_once(once[1:], members, core, plate, logged)
-            return self._contract(link.var, self._weights(link.law, link.var, link), inner, logged)
+            return self._contract(link.var, self._weights(link), inner, logged)
 
     def _enumerate_multisets(self, members: list[Expect], core: Term, plate: Plate, logged: bool) -> Named:
         domain, k = self.domain, plate.size
@@ -356,9 +357,9 @@ class Traversal:
         if reason := too_many(states, k):
             return self.cannot(members[0], reason)
         with self._bound({var: slice(0, size) for var, size in zip(variables, sizes, strict=True)}):
-            weights = self._weights(members[0].law, members[0].var, members[0])
+            weights = self._weights(members[0])
             for link in members[1:]:
-                weights = self.frame.fold(domain.times, [weights, self._weights(link.law, link.var, link)])
+                weights = self.frame.fold(domain.times, [weights, self._weights(link)])
             outer = math.prod(
                 s for s, axis in zip(weights.data.shape, weights.axes, strict=True) if axis not in variables
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from boundcheck.errors import CannotCompute, FormulaError
 from boundcheck.language.terms import (
@@ -216,6 +216,7 @@ class Replicated:
         object.__setattr__(self, "plate", Plate(self.k))
 
 
+@lru_cache(maxsize=1024)
 def expand(term: LogDensity) -> Term:
     """The log-density of a law built in the formula, in terms of the laws it was built from.
 

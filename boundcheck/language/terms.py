@@ -70,6 +70,11 @@ class Term:
         return frozenset().union(*(child.free for child in self.children))
 
     @cached_property
+    def free_together(self) -> frozenset[frozenset[Var]]:
+        """The free variables of the term and of each of its sub-terms: the axes of the arrays that it needs."""
+        return frozenset([self.free]).union(*(child.free_together for child in self.children))
+
+    @cached_property
     def free_plates(self) -> frozenset[Plate]:
         """Plates whose copies the term still ranges over, that is, that no reduction inside it has consumed."""
         return frozenset().union(*(child.free_plates for child in self.children))
@@ -259,6 +264,11 @@ class Expect(Binder):
     law: Law
     var: Var
     body: Term
+
+    @cached_property
+    def log_density(self) -> LogDensity:
+        """The log-density of the draw's own law, at the draw."""
+        return LogDensity(self.law, (self.var,))
 
     @property
     def outer_children(self) -> tuple[Term, ...]:
