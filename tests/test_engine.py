@@ -588,6 +588,48 @@ def test_other_accumulators_ride_along(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(few.largest, result.tail[:3])
 
 
+class Forgetful(torch.nn.Module):
+    """A vector latent; what `keep` does with the decoder's hidden layer, it does at each call."""
+
+    def __init__(self, keep: Callable) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(2, 8), torch.nn.Linear(8, 3)
+        self.register_buffer("total", torch.zeros(8))
+        self.keep = keep
+
+    def prior(self) -> Distribution:
+        return Independent(Normal(torch.zeros(2), 1.0), 1)
+
+    def encoder(self, x: torch.Tensor) -> Distribution:
+        return Independent(Normal(x[:, :2], 0.7), 1)
+
+    def decoder(self, z: torch.Tensor) -> Distribution:
+        h = self.first(z)
+        self.keep(self, h)
+        return Independent(Normal(self.last(h.tanh()), 1.0), 1)
+
+
+CACHE: dict = {}
+
+
+@pytest.mark.parametrize(
+    ("keep", "threads"),
+    [
+        (lambda m, h: None, 2),
+        (lambda m, h: setattr(m, "h", h), 1),
+        (lambda m, h: setattr(m, "rows", len(h)), 1),
+        (lambda m, h: CACHE.update(h=h[0]), 1),
+        (lambda m, h: m.total.add_(h.sum(0)), 1),
+        (lambda m, h: CACHE.setdefault("once", h.exp()), 2),  # a table that is made at the first call
+    ],
+)
+def test_a_model_that_keeps_something_between_calls_is_given_one_thread(keep: Callable, threads: int) -> None:
+    """Two threads would take each other's hidden layers for their own."""
+    result = run(Forgetful(keep).eval(), torch.zeros(2, 3), (1, 300), threads=2)
+    assert result.settings["threads"] == threads
+    assert any("one thread" in note for note in result.notes) == (threads == 1)
+
+
 def test_what_was_changed_in_torch_is_put_back_when_work_breaks_off() -> None:
     before = torch.get_num_threads(), Distribution._validate_args
 

@@ -639,6 +639,14 @@ REFUSED: dict[str, tuple[dict[str, Callable], str]] = {
     "a model that fails": ({"encoder": raising}, r"given to encoder\(x\) = \(5, 4\).*RuntimeError: mat1 and mat2"),
     "dropout": ({"encoder": noisy_encoder}, r"encoder\(x\) = .*model\.eval\(\)"),
     "batch normalisation": ({"encoder": batch_normalised}, r"encoder\(x\) = .*model\.eval\(\)"),
+    "a first layer in place": (
+        {"decoder": lambda z: Independent(Normal(torch.relu_(z).repeat(1, 2), 1.0), 1)},
+        r"decoder\(z\) = 'a function that writes to its argument'.*inplace=False",
+    ),
+    "data clipped in place": (
+        {"encoder": lambda x: Independent(Normal(x.clamp_(0, 1)[:, :2], 1.0), 1)},
+        r"encoder\(x\) = 'a function that writes to its argument'",
+    ),
     "other generators": (
         {"encoder": lambda x: Independent(NumpyNormal(x[:, :2], 1.0), 1)},
         "expected draws that follow torch.manual_seed",

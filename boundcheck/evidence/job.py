@@ -81,6 +81,9 @@ class Job:
         with torch_threads(1 if device.type == "cpu" else torch.get_num_threads()):
             self.probe = probe(self.model, self.x, self.seed)
         self.notes: list[str] = []
+        if self.probe.keeps and self.threads > 1:
+            self.threads = 1
+            self.notes.append("the model keeps something from one call to the next, so one thread works alone")
         self.rounding = 0.0
         if self.dtype is not None:
             mean, most = bfloat16_error(self.model, self.x, self.seed)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from boundcheck.errors import BadInput, BoundcheckError, require
 from boundcheck.evaluators.draws import as_gaussian
 from boundcheck.evidence.streams import Purpose, scattered_seed
-from boundcheck.evidence.weights import decoding, in_float32
+from boundcheck.evidence.weights import decoding, in_float32, unvalidated
 from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state, support_is_fixed
+from boundcheck.models.torch_watch import watched
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +42,14 @@ class Probe:
         latent: numbers in one latent.
         observed: a decoder's law, if the support of its family is always the same.
         log_weights: one log-weight for each example looked at; NaN where that example fails. It tells models apart.
+        keeps: the encoder or the decoder leaves something behind from one call to the next, such as a layer's output in
+            an attribute: two threads would meet in it.
     """
 
     latent: int
     observed: Distribution | None
     log_weights: NDArray[np.float64]
+    keeps: bool
 
 
 def probe(model: TorchModel, x: Tensor, seed: int) -> Probe:
@@ -85,7 +89,31 @@ def _probe(model: TorchModel, x: Tensor, seed: int, most: int) -> Probe:
                     reason = error if place == places[0] else reason
             if bool(np.isnan(values).all()):
                 raise reason from None
-    return Probe(max(1, math.prod(prior.event_shape)), observed, values)
+        sound = int(places[np.flatnonzero(~np.isnan(values))[0]])
+        keeps = _keeps(model, x[[sound, sound]], prior) or _keeps(model, x[sound : sound + 1], prior)
+    return Probe(max(1, math.prod(prior.event_shape)), observed, values, keeps)
+
+
+def _keeps(model: TorchModel, x: Tensor, prior: Distribution) -> bool:
+    """True if a pass over some rows leaves anything in the model, or writes to what was there."""
+
+    def look(rows: Tensor) -> None:
+        encoder = model.law("encoder", rows)
+        z = model.sample("encoder", encoder, ())
+        model.law("likelihood", z).log_prob(rows)
+        encoder.log_prob(z)
+        prior.log_prob(z)
+
+    before = _attributes(model)
+    with random_state(x.device, 0), unvalidated():
+        seen = watched(look, x)
+    return seen.keeps or _attributes(model) != before
+
+
+def _attributes(model: TorchModel) -> list[dict[str, int]]:
+    """Which objects a model's modules hold: their numbers, such as that of the last batch's rows, and all else."""
+    modules = () if model.module is None else model.module.modules()
+    return [{name: id(value) for name, value in vars(module).items()} for module in modules]
 
 
 def _looked_at(

@@ -21,6 +21,7 @@ from boundcheck.models.torch_supports import (
     support_is_discrete,
     support_is_fixed,
 )
+from boundcheck.models.torch_watch import watched
 
 if TYPE_CHECKING:
     import torch
@@ -261,7 +262,7 @@ class TorchModel:
                 f"make {shown} and {letter} agree; torch.distributions.Independent(..., n) declares n axes as an event",
             )
         expected = tuple(point.shape[: point.ndim - len(event)])
-        inside = None if supported else in_support(law, point, expected)
+        inside = None if supported else in_support(law, point, expected, drawn=role != "likelihood")
         if inside is not None and bool(inside.all()):
             inside = None
         if inside is not None and observed is not None and (support_is_fixed(law) or support_is_discrete(law)):
@@ -297,7 +298,8 @@ class TorchModel:
     def check_function(self, role: str, args: Sequence[Tensor], law: Distribution) -> None:
         """Refuse a model that is no function of its argument, row by row: dropout, batch normalisation in training.
 
-        The law of some of the rows, computed on their own and with another random state, must be the same law.
+        The law of some of the rows, computed on their own and with another random state, must be the same law. Nor may
+        the argument be written to: its own density, taken later, would be that of another point.
 
         Raises:
             BadInput: naming the function.
@@ -321,6 +323,9 @@ class TorchModel:
                 "one law for each row, the same at every call",
                 "call model.eval(): dropout or batch normalisation in training mode makes the law random",
             )
+        if args and watched(lambda *few: self.law(role, *few), *(arg[:rows] for arg in args)).changes:
+            remedy = "use operations without a trailing underscore, and inplace=False in the first layer"
+            raise BadInput(shown, "a function that writes to its argument", "one that leaves it as it was", remedy)
 
     @staticmethod
     def _probe(law: Distribution, point: Tensor) -> Tensor:

@@ -51,17 +51,26 @@ class Watch(TorchDispatchMode):
         given: the arguments of the call.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, given: Sequence[Tensor] = ()) -> None:
         super().__init__()
         self.seen = Seen()
         self._given = {_place(each) for each in given}
         self._made: dict[int, Any] = {}
+        self._compiled = False
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._compiled:  # under this mode; without it, that would not serve
+            torch._dynamo.reset()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._note_use(func, args, kwargs)
         result = func(*args, **kwargs)
-        before = {_place(each) for each in _tensors((args, kwargs))}
+        fresh = func is torch.ops.aten.lift_fresh.default  # a tensor made from Python's own numbers
+        before = set() if fresh else {_place(each) for each in _tensors((args, kwargs))}
         for each in _tensors(result):
             place = _place(each)
             if place is not None and place not in before:
@@ -69,6 +78,9 @@ class Watch(TorchDispatchMode):
         return result
 
     def _note_use(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not isinstance(func, torch._ops.OpOverload):  # torch.cond and its like say nothing of what they do
+            self.seen.reads = self.seen.keeps = self._compiled = True
+            return
         tags = set(func.tags)
         if tags & _READS and (func is not torch.ops.aten.index.Tensor or any(map(_is_mask, _tensors(args[1])))):
             self.seen.reads = True
@@ -102,10 +114,15 @@ def watched(function: Callable[..., object], *args: Tensor) -> Seen:
     >>> watched(lambda z: z.relu_().sum().item() + 1, torch.zeros(2))
     Seen(changes=True, keeps=False, reads=True, random=False)
     """
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # whose operations are taken apart less far
         copies = [arg.clone() for arg in args]
         watch = Watch(copies)
-        with watch:
+        try:
+            with watch:
+                function(*copies)
+        except Exception:  # what compiles itself need not get on with a mode: the worst is taken for granted
+            watch.seen = Seen(keeps=True, reads=True, random=True)
+            copies = [arg.clone() for arg in args]
             function(*copies)
     seen = watch.seen
     # What is written through numpy, or through Tensor.data, is no operation.
