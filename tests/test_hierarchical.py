@@ -12,8 +12,8 @@ from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import AffineTransform, TanhTransform
 
 from boundcheck.catalogue import objectives
-from boundcheck.errors import BadInput
-from boundcheck.evaluators.monte_carlo import evaluate
+from boundcheck.errors import BadInput, FormulaError
+from boundcheck.evaluators.monte_carlo import evaluate, evaluate_pair
 from boundcheck.evidence.engine import run
 from boundcheck.models.hierarchical import HierarchicalModel
 from boundcheck.models.torch_model import TorchModel
@@ -53,6 +53,56 @@ def test_the_elbo_of_the_augmented_model_is_the_hvm_bound() -> None:
     ours = evaluate(objectives.elbo, HierarchicalModel(**given), X, n=40_000, seed=2)
     for a, b in zip(theirs, ours, strict=True):
         assert abs(a.mean - b.mean) < 6 * math.hypot(a.standard_error, b.standard_error)
+
+
+def test_formulas_of_hierarchical_encoders_see_the_parts() -> None:
+    """hvm and sivi on the hierarchical model, draw for draw as on a plain model with m in the place of x~."""
+    given = linear(0.7)
+    plain = TorchModel(
+        prior=given["prior"],
+        encoder=given["encoder"],
+        decoder=given["decoder"],
+        corruption=given["mixing"],
+        auxiliary=given["auxiliary"],
+    )
+    for formula, more in ((objectives.hvm, {}), (objectives.sivi, {"k": 2}), (objectives.marginal_elbo, {"inner": 4})):
+        theirs = evaluate(formula, plain, X, n=50, seed=1, **more)
+        assert evaluate(formula, HierarchicalModel(**given), X, n=50, seed=1, **more) == theirs
+
+
+def test_both_sides_of_a_pair_may_see_different_models() -> None:
+    """HVM less the ELBO of the augmented model is zero, within 6 standard errors, also from Sobol sequences."""
+    for draws in ("independent", "sobol"):
+        both = evaluate_pair(objectives.hvm, objectives.elbo, HierarchicalModel(**linear(0.7)), X, n=4096, draws=draws)
+        for value in both.difference:
+            assert abs(value.mean) < 6 * value.standard_error
+
+
+@pytest.mark.parametrize(
+    ("formula", "change", "message"),
+    [
+        (lambda m, x: objectives.beta_objective(m, x, 2), {}, "m.log_joint"),
+        (objectives.reconstruction, {}, "m.log_joint"),
+        (lambda m, x: objectives.elbo(m, x) - objectives.hvm(m, x), {}, "takes m, not x"),
+        (objectives.hvm, {"encoder": lambda m, x: normal(m + x, 0.5)}, "elbo is the HVM bound"),
+    ],
+)
+def test_formulas_that_a_hierarchical_model_cannot_mean_are_refused(formula, change: dict, message: str) -> None:
+    """p(x|z) alone would hold the auxiliary model as well, so its value would be another one than is asked for."""
+    with pytest.raises(FormulaError, match=message):
+        evaluate(formula, HierarchicalModel(**(linear() | change)), X, n=2)
+
+
+def test_an_encoder_may_be_a_module_and_may_have_settings() -> None:
+    """Whether an encoder sees x is read off its forward function, and what has a default is no x."""
+
+    class Encoder(nn.Module):
+        def forward(self, m: torch.Tensor, scale: float = 0.5) -> Independent:
+            return normal(m, scale)
+
+    expected = run(HierarchicalModel(**linear()), X, ks=(1, 50))
+    found = run(HierarchicalModel(**(linear() | {"encoder": Encoder()})), X, ks=(1, 50))
+    assert (found.iwae == expected.iwae).all()
 
 
 def test_the_weights_have_the_mean_p_of_x_whatever_the_auxiliary_model() -> None:

@@ -59,8 +59,9 @@ def prepare(
             raise BadInput(name, value, "an integer of at least 1")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _LARGEST_SEED:
         raise BadInput("seed", seed, "an integer from 0 to 2**63 - 1")
-    wrapped = TorchModel.wrap(model)
-    made = plan(trace(formula, **parameters), inner, closed_form_kl)
+    term = trace(formula, **parameters)
+    wrapped = TorchModel.wrap(model).for_formula(term)
+    made = plan(term, inner, closed_form_kl)
     return Job(made, wrapped, wrapped.data(x), n, seed, chunk, Drawing.of(draws, n, randomisations))
 
 

@@ -131,14 +131,14 @@ class Job:
     @cached_property
     def columns(self) -> dict[Var, slice]:
         """Which of a replicate's Gaussian numbers are each variable's; common variables of a pair share theirs."""
-        widths: dict[str, int] = {}
+        widths: dict[tuple[int, str], int] = {}
         places: dict[Key, slice] = {}
         self.dimension = 0
         for job in self._together:
             for var, key in job._keys().items():
-                role = job.plan.laws[var].role
+                role = id(job.model), job.plan.laws[var].role
                 if role not in widths:
-                    widths[role] = self._width(role)
+                    widths[role] = job._width(role[1])
                 if key not in places:
                     size = widths[role] * math.prod(plate.size for plate in var.plates)
                     places[key] = slice(self.dimension, self.dimension + size)

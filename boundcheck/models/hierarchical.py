@@ -5,7 +5,8 @@ model r(m|z,x) says where m came from (Ranganath, Tran & Blei 2016). On the pair
 
     log w = log p(x,z) + log r(m|z,x) - log c(m|x) - log q(z|m),   E w = p(x) whatever r is,
 
-so the ELBO of the augmented model is the HVM bound, and IWAE, annealing and the rest apply as they stand.
+so the ELBO of the augmented model is the HVM bound, and IWAE, annealing and the rest apply as they stand. Formulas of
+hierarchical encoders (hvm, sivi) see the parts instead, with m in the place of x~.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from boundcheck.errors import BadInput, require
+from boundcheck.errors import BadInput, FormulaError, require
+from boundcheck.language.laws import ModelLaw, laws_in
+from boundcheck.language.terms import OBSERVED, Term
 from boundcheck.models.layers import Layers
 from boundcheck.models.torch_model import TorchModel
 
@@ -40,7 +43,7 @@ class HierarchicalModel(TorchModel):
     - `prior()` and `decoder(z)`: p(z), a law of vectors, and p(x|z).
 
     For the sake of samplers that start at the prior, N(0, I) stands for m there and is divided out of the likelihood
-    again; no density that is compared with anything depends on it.
+    again. A formula that takes p(z) and p(x|z) apart would see it, and is refused by `for_formula`.
 
     Args:
         prior: p(z).
@@ -86,7 +89,10 @@ class HierarchicalModel(TorchModel):
         for name, function in self._parts.items():
             if not callable(function):
                 raise BadInput(name, function, f"a function {name} that returns a torch distribution")
-        self._sees_x = len(inspect.signature(encoder).parameters) > 1
+        self._sees_x = _takes_two(encoder)
+        self._parts_alone = TorchModel(
+            prior=prior, encoder=encoder, decoder=decoder, corruption=mixing, auxiliary=auxiliary
+        )
         self._functions = {
             "prior": self._augmented_prior,
             "encoder": self._augmented_encoder,
@@ -130,6 +136,29 @@ class HierarchicalModel(TorchModel):
         z, m = points[:, :size], points[:, size:]
         return _Augmented(self._parts["decoder"](z), self._parts["auxiliary"], z, m)
 
+    def for_formula(self, term: Term) -> TorchModel:
+        """The model that a formula sees: (z, m) as its latent, or, if it names c(x~|x), the parts with m for x~.
+
+        Raises:
+            FormulaError: a formula with p(z) or p(x|z) apart from log p(x,z), which the augmented model lacks; or one
+                with c(x~|x) and q(z|x), or with an encoder that sees x beside m.
+        """
+        laws = [law for law in laws_in(term) if isinstance(law, ModelLaw)]
+        roles = {law.role for law in laws}
+        if "corruption" in roles or "auxiliary" in roles:
+            if self._sees_x:
+                raise FormulaError("q(z|m,x) sees x, so that no q(z|x~) can stand for it; the elbo is the HVM bound")
+            if any(law.role == "encoder" and law.args == (OBSERVED,) for law in laws):
+                raise FormulaError("q(z|x) has no meaning for a hierarchical model, whose encoder takes m, not x")
+            self._parts_alone.module = self.module
+            return self._parts_alone
+        if roles & {"prior", "likelihood"}:
+            raise FormulaError(
+                "a hierarchical model has log p(x,z) as a whole: write m.log_joint(x, z); taken apart, p(z) and p(x|z) "
+                "would leave out the auxiliary model"
+            )
+        return self
+
     def draw_pair(self, rows: int) -> tuple[Tensor, Tensor]:
         """x and (z, m) from the joint law: z ~ p(z), x ~ p(x|z), m ~ r(m|z,x), so that (z, m) is a posterior draw."""
         prior = self._parts["prior"]()
@@ -137,6 +166,17 @@ class HierarchicalModel(TorchModel):
         x = self._parts["decoder"](z).sample()
         m = self._parts["auxiliary"](z, x).sample()
         return x, torch.cat([z, m], dim=-1)
+
+
+def _takes_two(encoder: Callable[..., Any]) -> bool:
+    """True for encoder(m, x), False for encoder(m); what has a default is counted only if it is called x."""
+    called = encoder.forward if isinstance(encoder, torch.nn.Module) else encoder
+    given = [
+        each
+        for each in inspect.signature(called).parameters.values()
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(given) > 1 and (given[1].default is given[1].empty or given[1].name == "x")
 
 
 class _Beside(Distribution):

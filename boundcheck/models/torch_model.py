@@ -13,7 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from boundcheck.errors import BadInput, BoundcheckError, require
-from boundcheck.models.torch_state import out_of_memory, random_state
+from boundcheck.models.torch_state import (
+    out_of_memory,
+    plain,
+    random_state,
+    tried,
+    with_inner_gradients,
+)
 from boundcheck.models.torch_supports import (
     in_support,
     moved_inside,
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.distributions import Distribution
+
+    from boundcheck.language.terms import Term
 else:
     torch = require("torch", extra="torch", feature="a torch model")
     Tensor = torch.Tensor
@@ -99,6 +107,7 @@ class TorchModel:
                 raise BadInput(_word(role), function, f"a function {NAMES[role]} that returns a torch distribution")
         self._functions: dict[str, Callable[..., Any]] = {r: f for r, f in given.items() if f is not None}
         self.module: torch.nn.Module | None = None
+        self._inner_gradients, self._tried = False, set[str]()
 
     @classmethod
     def wrap(cls, model: object) -> TorchModel:
@@ -128,6 +137,10 @@ class TorchModel:
         if isinstance(model, torch.nn.Module):
             wrapped.module = model
         return wrapped
+
+    def for_formula(self, term: Term) -> TorchModel:
+        """The model whose laws a formula means: this one, unless a kind of model says otherwise."""
+        return self
 
     def has(self, role: str) -> bool:
         """True if the model supplies a role: prior, likelihood, encoder, corruption or auxiliary."""
@@ -174,7 +187,7 @@ class TorchModel:
                 "the model", f"without {_word(role)}", f"a model with {shown}", f"pass {_word(role)}=... to TorchModel"
             )
         try:
-            law = self._functions[role](*args)
+            law = self._made(role, args)
         except BoundcheckError:
             raise
         except Exception as error:
@@ -191,6 +204,23 @@ class TorchModel:
             raise BadInput(shown, law, "a torch.distributions object", "return the law itself, not its parameters")
         expected = (args[0].shape[0],) if args else ()
         self._check_batch(shown, law, expected)
+        return law
+
+    def _made(self, role: str, args: Sequence[Tensor]) -> Any:
+        """What the user's function returns; out of inference mode, if some law of the model takes gradients."""
+        function = self._functions[role]
+
+        def outside() -> Any:
+            with with_inner_gradients():
+                return function(*(plain(arg) for arg in args))
+
+        if self._inner_gradients:
+            return outside()
+        if role in self._tried or not torch.is_inference_mode_enabled():
+            return function(*args)
+        self._tried.add(role)
+        with random_state(args[0].device if args else torch.device("cpu"), 0):
+            law, self._inner_gradients = tried(lambda: function(*args), outside)
         return law
 
     def _check_batch(self, shown: str, law: Distribution, expected: tuple[int, ...]) -> None:
@@ -213,7 +243,8 @@ class TorchModel:
             BadInput: the law cannot be sampled.
         """
         try:
-            return law.sample(torch.Size(shape))
+            with with_inner_gradients(self._inner_gradients):
+                return law.sample(torch.Size(shape))
         except BoundcheckError:
             raise
         except Exception as error:
@@ -268,8 +299,9 @@ class TorchModel:
         if inside is not None and observed is not None and (support_is_fixed(law) or support_is_discrete(law)):
             refuse_data(law, point, inside, observed)
         try:
-            accepted = point if inside is None else moved_inside(law, point, inside, len(event))
-            value = law.log_prob(accepted)
+            with with_inner_gradients(self._inner_gradients):
+                accepted = point if inside is None else moved_inside(law, point, inside, len(event))
+                value = law.log_prob(plain(accepted) if self._inner_gradients else accepted)
         except Exception as error:
             if out_of_memory(error):
                 raise
@@ -327,10 +359,10 @@ class TorchModel:
             remedy = "use operations without a trailing underscore, and inplace=False in the first layer"
             raise BadInput(shown, "a function that writes to its argument", "one that leaves it as it was", remedy)
 
-    @staticmethod
-    def _probe(law: Distribution, point: Tensor) -> Tensor:
+    def _probe(self, law: Distribution, point: Tensor) -> Tensor:
         try:
-            return law.log_prob(point).double()
+            with with_inner_gradients(self._inner_gradients):
+                return law.log_prob(plain(point) if self._inner_gradients else point).double()
         except Exception:  # the evaluation itself will meet it, and says it better
             return torch.full(tuple(law.batch_shape), math.nan, dtype=torch.float64, device=point.device)
 

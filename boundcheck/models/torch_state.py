@@ -1,16 +1,18 @@
-"""What torch keeps for a whole process: random states, and memory that may run out."""
+"""What torch keeps for a whole process: random states, memory that may run out, and whether gradients can be taken."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boundcheck.errors import require
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+    from torch.distributions import Distribution
 else:
     torch = require("torch", extra="torch", feature="a torch model")
 
@@ -41,4 +43,64 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, _OUT_OF_MEMORY) or (isinstance(error, RuntimeError) and "DefaultCPUAlloc" in str(error))
 
 
-__all__ = ["out_of_memory", "random_state"]
+@contextmanager
+def with_inner_gradients(wanted: bool = True) -> Iterator[None]:
+    """Leave inference mode for a while, if `wanted`: no gradients are recorded, but a law may take some of its own.
+
+    The densities of some flows need derivatives of their maps, which inference mode refuses even within `enable_grad`.
+    """
+    if not wanted or not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor itself, or, out of inference mode, a copy of one that was made there: no gradient passes such."""
+    return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor
+
+
+def tried(inside: Callable[[], Any], outside: Callable[[], Any]) -> tuple[Any, bool]:
+    """A law that is made in inference mode, and False; or, if only outside it can it be used, made there, and True.
+
+    Args:
+        inside: makes the law in inference mode.
+        outside: makes it outside.
+
+    Raises:
+        Exception: whatever `inside` raises, where `outside` does no better.
+    """
+    made: list[Any] = []
+    try:
+        made.append(inside())
+        _use(made[0])
+    except Exception:
+        try:
+            law = outside()
+            with with_inner_gradients():
+                _use(law)
+        except Exception:  # something else is wrong, which the evaluation itself will meet and say
+            law = None
+        if law is not None:
+            return law, True
+        if not made:
+            raise
+    return made[0], False
+
+
+def _use(law: Any) -> None:
+    """Draw from a law and take its density, unless all of it is torch's own, which takes no gradients."""
+    if isinstance(law, torch.distributions.Distribution) and not _is_torchs_own(law):
+        law.log_prob(law.sample())
+
+
+def _is_torchs_own(law: Distribution) -> bool:
+    """True if all of a law is torch's, so that no code of it is anybody else's, such as a transform's."""
+    while isinstance(law, torch.distributions.Independent):
+        law = law.base_dist
+    kind = type(law)
+    return kind.__module__.startswith("torch.") and kind is not torch.distributions.TransformedDistribution
+
+
+__all__ = ["out_of_memory", "plain", "random_state", "tried", "with_inner_gradients"]
