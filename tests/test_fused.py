@@ -298,6 +298,29 @@ def test_rows_may_share_examples() -> None:
         fused(z, x, which)
 
 
+def test_one_example_that_is_shown_many_times_is_one_example() -> None:
+    """A head that reads x by the numbers of its rows would read past the end of the only one."""
+    model, which = make(CHAINS["functions"]), torch.arange(50) // 10
+    x = images(1).expand(5, -1)
+    fused = likelihood_of(model, x)
+    assert fused is not None
+    given: list[tuple[int, Tensor | None]] = []
+
+    class Head:
+        pixels, weight = PIXELS, model.last.weight
+
+        def log_prob(self, h: Tensor, pixels: Tensor, which: Tensor | None = None) -> Tensor:
+            given.append((len(pixels), which))
+            return h[:, 0]
+
+    grey = torch.full((1, PIXELS), 0.5).expand(5, -1)
+    with pytest.raises(BadInput, match="0.5"):
+        fused(torch.zeros(50, LATENT), grey, which)
+    fused.head = Head()  # type: ignore[assignment]
+    fused(torch.zeros(50, LATENT), x, which)
+    assert given == [(1, None)]
+
+
 @pytest.mark.parametrize("style", LIKELIHOODS_ONLY)
 def test_a_decoder_that_is_no_chain_has_no_whole_weights(style: str) -> None:
     assert weights_of(make(LIKELIHOODS_ONLY[style]), images()) is None

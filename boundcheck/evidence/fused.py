@@ -138,7 +138,8 @@ class FusedLikelihood:
         Raises:
             BadInput: as `TorchModel.law` and `TorchModel.log_prob`.
         """
-        x = x[:1] if len(x) and x.stride(0) == 0 else x
+        if len(x) and x.stride(0) == 0:  # one example for all rows
+            x, which = x[:1], None
         pixels = x.flatten(1)
         if self.layer.unchanged and pixels.shape[1] == self.head.pixels and is_binary(x):
             with torch.no_grad():
