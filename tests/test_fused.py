@@ -314,7 +314,7 @@ def test_one_example_that_is_shown_many_times_is_one_example() -> None:
             return h[:, 0]
 
     grey = torch.full((1, PIXELS), 0.5).expand(5, -1)
-    with pytest.raises(BadInput, match="0.5"):
+    with pytest.raises(BadInput, match=r"0\.5"):
         fused(torch.zeros(50, LATENT), grey, which)
     fused.head = Head()  # type: ignore[assignment]
     fused(torch.zeros(50, LATENT), x, which)
