@@ -21,6 +21,7 @@ from boundcheck.evidence.stages import State, Step, array_of, kept_notes, tensor
 from boundcheck.evidence.streams import Purpose, scattered_seed
 from boundcheck.evidence.weights import unvalidated
 from boundcheck.models.torch_model import out_of_memory, random_state, support_is_discrete
+from boundcheck.models.torch_supports import turns
 
 if TYPE_CHECKING:
     import torch
@@ -354,6 +355,8 @@ def refuse_constrained(evaluator: str, law: Distribution, shown: str) -> None:
     """
     if support_is_discrete(law):
         raise CannotCompute(evaluator, shown, "its support is discrete, and z has to live on R^d")
+    if turns(law):
+        raise CannotCompute(evaluator, shown, "it is a law on the circle, and z has to live on R^d")
     try:
         support: Any = law.support
     except NotImplementedError:

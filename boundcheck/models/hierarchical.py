@@ -21,6 +21,7 @@ from boundcheck.language.laws import ModelLaw, laws_in
 from boundcheck.language.terms import OBSERVED, Term
 from boundcheck.models.layers import Layers
 from boundcheck.models.torch_model import TorchModel
+from boundcheck.models.torch_supports import log_density
 
 if TYPE_CHECKING:
     import torch
@@ -199,7 +200,7 @@ class _Beside(Distribution):
         return torch.cat([self.first.sample(sample_shape), self.second.sample(sample_shape)], dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.first.log_prob(value[..., : self.size]) + self.second.log_prob(value[..., self.size :])
+        return log_density(self.first, value[..., : self.size]) + self.second.log_prob(value[..., self.size :])
 
 
 class _Augmented(Distribution):
@@ -233,7 +234,7 @@ class _Augmented(Distribution):
                 "the event shape of auxiliary(z, x)", tuple(source.event_shape), f"{tuple(m.shape[1:])}, as m"
             )
         reference = -0.5 * (m.square().sum(-1) + m.shape[-1] * math.log(2 * math.pi))
-        extra = source.log_prob(m) - reference
+        extra = log_density(source, m) - reference
         return self.decoder.log_prob(value).expand(lead) + extra.reshape(lead)
 
 

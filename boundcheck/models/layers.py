@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from boundcheck.errors import BadInput, require
+from boundcheck.models.torch_supports import log_density
 
 if TYPE_CHECKING:
     import torch
@@ -114,11 +115,11 @@ class Layers(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(z) at points of shape (..., *batch, width), in nats, of shape (..., *batch)."""
         parts = self.parts(value)
-        total = self._first.log_prob(parts[self._first_name])
+        total = log_density(self._first, parts[self._first_name])
         for name, law, wanted in self._rest:
             given = self._law(name, law, wanted, parts)
             rows = parts[name].expand(*total.shape, -1).reshape(-1, self.sizes[name])
-            total = total + given.log_prob(rows).reshape(total.shape)
+            total = total + log_density(given, rows).reshape(total.shape)
         return total
 
     def _law(

@@ -6,8 +6,9 @@ for every latent: grey pixels for a Bernoulli decoder.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from boundcheck.errors import BadInput, require
 from boundcheck.models.torch_state import random_state
@@ -22,8 +23,16 @@ else:
     Distribution, constraints = torch.distributions.Distribution, torch.distributions.constraints
 
 
-def in_support(law: Distribution, point: Tensor, expected: tuple[int, ...]) -> Tensor | None:
-    """Which points lie in the law's support, of shape `expected`; None if the law does not say."""
+def in_support(law: Distribution, point: Tensor, expected: tuple[int, ...], *, drawn: bool = False) -> Tensor | None:
+    """Which points lie in the law's support, of shape `expected`; None if the law does not say.
+
+    Points that are `drawn`, by this law or another, have to lie on the one turn of the circle that a von Mises law
+    draws from. Torch says that its support is the real line, and over that its periodic density has no end. (Observed
+    angles may be given on another turn.)
+    """
+    if drawn and turns(law):
+        inside = _on_the_turn(law, point)
+        return None if inside is None or tuple(inside.shape) != expected else inside
     try:
         constraint = law.support
         inside = constraint.check(point) if constraint is not None else None
@@ -48,6 +57,46 @@ def support_is_fixed(law: Distribution) -> bool:
         law = law.base_dist
     declared = getattr(type(law), "support", None)
     return isinstance(declared, constraints.Constraint) and not constraints.is_dependent(declared)
+
+
+def turns(law: Distribution) -> bool:
+    """True if the law, or the one that it is built on, is a von Mises law, whose density is periodic.
+
+    >>> turns(torch.distributions.VonMises(0.0, 1.0)), turns(torch.distributions.Normal(0.0, 1.0))
+    (True, False)
+    """
+    inner = getattr(law, "base_dist", None) or getattr(law, "component_distribution", None)
+    return any("VonMises" in kind.__name__ for kind in type(law).__mro__) or (inner is not None and turns(inner))
+
+
+def _on_the_turn(law: Distribution, point: Tensor) -> Tensor | None:
+    """Which points a law that turns can have drawn, of the shape of its log-density."""
+    if isinstance(law, torch.distributions.TransformedDistribution):
+        for transform in reversed(law.transforms):
+            inverse: Any = transform.inv
+            point = inverse(point)
+        return _on_the_turn(law.base_dist, point)
+    if isinstance(law, torch.distributions.MixtureSameFamily):
+        law = law.component_distribution
+    axes = len(law.event_shape)
+    inside = point.abs() <= math.pi * (1 + 2 * torch.finfo(point.dtype).eps)  # pi itself may be rounded up
+    return inside.flatten(inside.ndim - axes).all(-1) if axes else inside
+
+
+def log_density(law: Distribution, point: Tensor) -> Tensor:
+    """The law's log-density at points of shape (..., *batch, *event); -inf outside its support, whatever the law does.
+
+    >>> law = torch.distributions.Exponential(torch.ones(1), validate_args=False)
+    >>> law.log_prob(torch.tensor([-5.0])), log_density(law, torch.tensor([-5.0]))
+    (tensor([5.]), tensor([-inf]))
+    """
+    axes = len(law.event_shape)
+    inside = in_support(law, point, tuple(point.shape[: point.ndim - axes]), drawn=True)
+    if inside is not None and axes:  # NaN is not outside: it stays what it is
+        inside = inside | point.isnan().flatten(inside.ndim).any(-1)
+    if inside is None or bool(inside.all()):
+        return law.log_prob(point)
+    return torch.where(inside, law.log_prob(moved_inside(law, point, inside, axes)), -math.inf)
 
 
 def refuse_data(law: Distribution, point: Tensor, inside: Tensor, name: Callable[[int], str]) -> NoReturn:
@@ -87,4 +136,12 @@ def _least_usual(values: list[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in odd[:3]) + (", ..." if len(odd) > 3 else "")
 
 
-__all__ = ["in_support", "moved_inside", "refuse_data", "support_is_discrete", "support_is_fixed"]
+__all__ = [
+    "in_support",
+    "log_density",
+    "moved_inside",
+    "refuse_data",
+    "support_is_discrete",
+    "support_is_fixed",
+    "turns",
+]
