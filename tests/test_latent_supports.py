@@ -142,3 +142,34 @@ def test_every_draw_of_a_circular_law_is_on_its_turn() -> None:
 def test_nan_is_not_taken_for_a_point_outside() -> None:
     value = log_density(exponential(), torch.tensor([[math.nan], [-1.0], [1.0]]))
     assert math.isnan(value[0]) and value[1:].tolist() == [-math.inf, -1.0]
+
+
+def pyro_pair(prior: Any, guide: Any) -> TorchModel:
+    """z ~ prior, x ~ N(z, WIDTH^2): one number for each row, as sites under a plate usually are."""
+    pyro = pytest.importorskip("pyro")
+    from boundcheck.adapters.pyro import from_pyro
+
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("examples", len(x)):
+            z = pyro.sample("z", prior(torch.zeros(len(x))))
+            pyro.sample("x", pyro.distributions.Normal(z, WIDTH), obs=x)
+
+    def encoder(x: torch.Tensor) -> None:
+        with pyro.plate("examples", len(x)):
+            pyro.sample("z", guide(x))
+
+    return from_pyro(model, encoder, torch.ones(2))
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_latent_site_of_pyro_has_no_mass_outside_its_support(validated: bool) -> None:
+    pyro = pytest.importorskip("pyro")
+    dist = pyro.distributions
+    with pyro.validation_enabled(validated):
+        one_turn = pyro_pair(lambda o: dist.VonMises(o, 0.5), lambda x: dist.Normal(x - 1.0, 0.5))
+        found = run(one_turn, torch.full((4,), 3.4), ks=(5000,)).log_mean_weight
+        assert found == pytest.approx(np.full(4, truth(3.4, circle, -math.pi, math.pi)), abs=0.2)
+        positive = pyro_pair(lambda o: dist.Exponential(o + 1), lambda x: dist.Normal(x, 0.7))
+        found = run(positive, torch.full((4,), -0.5), ks=(5000,)).log_mean_weight
+        expected = truth(-0.5, lambda z: math.exp(-z), 0.0, 30.0)
+        assert found == pytest.approx(np.full(4, expected), abs=0.2)

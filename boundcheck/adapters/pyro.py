@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from boundcheck.errors import BadInput, require
 from boundcheck.models.torch_model import TorchModel
+from boundcheck.models.torch_supports import in_support
 
 if TYPE_CHECKING:
     import torch
@@ -135,20 +136,28 @@ class _Program:
 
     def joined(self, trace: Any) -> Tensor:
         """Rows of z from a run's sites."""
-        return torch.cat([trace.nodes[name]["value"].flatten(1) for name in self.shapes], dim=-1)
+        values = [trace.nodes[name]["value"] for name in self.shapes]  # of shape (rows,) if the site is a number
+        return torch.cat([value.reshape(len(value), -1) for value in values], dim=-1)
 
     def log_densities(self, program: Callable[..., Any], x: Tensor, values: Mapping[str, Tensor], sites: Any) -> Tensor:
         """The sum over some sites of their log-densities, one number for each row, in float64 sums."""
+        import pyro
         from pyro import poutine
 
-        trace = _traced(poutine.condition(program, data=dict(values)), x)
-        trace.compute_log_prob()
+        # Not validated: a latent that another law has drawn may be outside the support, and has density zero there.
+        with _ONE_AT_A_TIME, pyro.validation_enabled(False):
+            trace = _traced(poutine.condition(program, data=dict(values)), x)
+            trace.compute_log_prob()
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for name in sites:
             value = trace.nodes[name]["log_prob"]
             if value.ndim < 1 or value.shape[-1] != len(x):
                 remedy = "sample it under a pyro.plate over the rows, its other axes declared by .to_event(n)"
                 raise BadInput(f"the log-density of site {name}", tuple(value.shape), f"(..., {len(x)})", remedy)
+            if name in self.shapes:  # a latent has no mass outside what its law draws
+                node = trace.nodes[name]
+                inside = in_support(node["fn"], node["value"], tuple(value.shape), drawn=True)
+                value = value if inside is None else torch.where(inside, value, -math.inf)
             total = total + value.double().reshape(-1, len(x)).sum(0)
         return total
 
