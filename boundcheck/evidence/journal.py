@@ -64,6 +64,7 @@ class Journal:
         settings: what may differ, and is remembered as it was at the beginning.
         items: how many items the job has, for messages.
         signed: what the sign shows if it is another one.
+        part_of: the directory that the user named, if this is one in it.
 
     Attributes:
         settings: those of the beginning.
@@ -80,8 +81,10 @@ class Journal:
         settings: Mapping[str, Any],
         items: int,
         signed: str = "its model gave other log-weights at the same draws",
+        part_of: str | Path | None = None,
     ) -> None:
         self.path, self.items, self.signed = Path(path), items, signed
+        self.shown, self.name = str(part_of or path), "" if part_of is None else self.path.name
         self.job = json.loads(json.dumps(job))
         self.digest = hashlib.sha256(json.dumps([FORMAT, self.job], sort_keys=True).encode()).digest()
         try:
@@ -107,7 +110,7 @@ class Journal:
             if not file.exists():  # another process may have begun meanwhile
                 if others:
                     remedy = f"it holds {sorted(others)[0]} and no {_HEADER}"
-                    raise JournalError("resume", str(self.path), "an empty directory, or one of this very job", remedy)
+                    raise JournalError("resume", self.shown, "an empty directory, or one of this very job", remedy)
                 return None
         try:
             header = json.loads(file.read_text())
@@ -117,7 +120,7 @@ class Journal:
             return header
         except (ValueError, KeyError, TypeError):
             remedy = f"its {_HEADER} cannot be read; name another directory"
-            raise JournalError("resume", str(self.path), "a directory that this version has written", remedy) from None
+            raise JournalError("resume", self.shown, "a directory that this version has written", remedy) from None
 
     def _compare(self, header: Mapping[str, Any], sign: NDArray[np.float64]) -> None:
         other = header["job"]
@@ -132,8 +135,10 @@ class Journal:
             self._other_job(self.signed)
 
     def _other_job(self, difference: str) -> None:
-        remedy = f"{difference}; name another directory, or remove this one"
-        raise JournalError("resume", str(self.path), "the directory of this very job", remedy)
+        remedy = f"{difference}; name another directory"
+        if self.name:
+            remedy = f"in {self.name}, {remedy}, or remove {self.name} from it"
+        raise JournalError("resume", self.shown, "the directory of this very job", remedy)
 
     # --- items ---
 
@@ -190,18 +195,22 @@ class Journal:
     def _unwritable(self, error: OSError) -> JournalError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         saved = sum(1 for each in self.path.glob("item-????????")) if self.path.is_dir() else 0
+        what = f"items of {self.name}" if self.name else "items"
         kept = (
-            f"{saved} of {self.items} items are saved: {'make room' if full else 'mend that'}, then run the same again"
+            f"{saved} of {self.items} {what} are saved: {'make room' if full else 'mend that'}, then run the same again"
         )
         reason = "the disk is full" if full else error.strerror or str(error)
         expected = "room for what is finished" if full else "a directory that can be written to"
-        return JournalError("resume", str(self.path), expected, f"{reason}; {kept}")
+        return JournalError("resume", self.shown, expected, f"{reason}; {kept}")
 
     def _clear(self) -> None:
-        """Remove what processes of this machine that are no more left half-written."""
+        """Remove what processes of this machine that are no more left half-written, and what was finished since."""
         for file in self.path.glob(f"*.{_here()}.*.tmp"):
             process = file.name.split(".")[-3]
             if process.isdigit() and not _alive(int(process)):
+                file.unlink(missing_ok=True)
+        for file in self.path.glob("begun-????????"):
+            if (self.path / file.name.replace("begun", "item")).exists():
                 file.unlink(missing_ok=True)
 
 

@@ -163,7 +163,7 @@ class Stage:
             return None
         signed = f"its {'model' if sign is None else 'objective'} gave other values at the same draws"
         whole = {**self.origin, "stage": self.name, "parts": parts, **job()}
-        return Journal(self.root / self.name, whole, (sign or self.sign)(), settings, parts, signed)
+        return Journal(self.root / self.name, whole, (sign or self.sign)(), settings, parts, signed, self.root)
 
 
 def _part(index: int, compute: Compute, journal: Journal | None, underway: bool, tell: Callable[[int], None]) -> State:
