@@ -47,19 +47,26 @@ KILLED = (
 folder = sys.argv[1]
 counters = lambda name: (count(f"{{folder}}/{{name}}.calls"), count(f"{{folder}}/{{name}}.decoded"))
 whole = evaluate_model(MODEL, X, objective=prepared(*counters("whole")), **OPTIONS).to_json()
-objective, kills, real = prepared(*counters("killed")), 0, os.fsync
+objective, kills, real, write = prepared(*counters("killed")), 0, os.fsync, stages.Journal._write
 while True:
     child = os.fork()
     if child == 0:
-        left = [60 + 2 * kills + kills % 2]  # odd: a file is half-way; even: it has its name, but may not be flushed
+        now, flushed = [""], dict()
+
+        def watched(journal, name, content):
+            now[0] = journal.path.name
+            write(journal, name, content)
 
         def deadly(handle):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            # Once in each stage: where a file is half-way, or where it has its name but may not be flushed.
+            flushed[now[0]] = flushed.get(now[0], 0) + 1
+            if flushed[now[0]] == (3 if now[0].endswith("draws") else 9) + kills % 2:
+                if not os.path.exists(f"{{folder}}/{{now[0]}}.dead"):
+                    open(f"{{folder}}/{{now[0]}}.dead", "w").close()
+                    os.kill(os.getpid(), signal.SIGKILL)
             real(handle)
 
-        os.fsync = deadly
+        os.fsync, stages.Journal._write = deadly, watched
         card = evaluate_model(MODEL, X, objective=objective, resume=f"{{folder}}/kept", **OPTIONS)
         with open(f"{{folder}}/card.json", "w") as file:
             json.dump(card.to_json(), file)
@@ -86,7 +93,8 @@ def test_a_card_that_is_killed_in_every_stage_is_that_of_an_uninterrupted_run(tm
     same(found["again"], found["whole"])
     assert {each.name for each in (tmp_path / "kept").iterdir() if each.is_dir()} == STAGES
     kills = found["kills"]
-    assert kills > 6
+    assert {each.stem for each in tmp_path.glob("*.dead")} == {"kept", *STAGES}
+    assert kills == len(STAGES) + 1
     size = {each.name: each.stat().st_size for each in tmp_path.glob("*.*") if each.suffix in (".calls", ".decoded")}
     starts = size["again.calls"]  # what is called only to see whether it is still the same
     assert starts <= 10
