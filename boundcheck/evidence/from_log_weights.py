@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, require
-from boundcheck.evaluators.values import Approximate, Bias, Sampled
+from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence.accumulators import IwaeGroups, Maker, Tail, WeightSums, joined, tail_size
 from boundcheck.evidence.bounds import bounds_of, table_of, wealth_maker
 from boundcheck.evidence.card import EvidenceCard
@@ -25,7 +25,6 @@ from boundcheck.evidence.evaluation import versions
 from boundcheck.evidence.intervals import interval_of
 from boundcheck.evidence.loading import mapped_array
 from boundcheck.evidence.objective import Estimate
-from boundcheck.evidence.tails import Tails
 from boundcheck.evidence.verdict import ALPHA, Judgement, judge
 from boundcheck.evidence.weights import ROUNDINGS
 
@@ -92,7 +91,7 @@ def evaluate_log_weights(
     }
     return EvidenceCard(
         model=name or (str(log_weights) if isinstance(log_weights, str | Path) else "log-weights"),
-        data=f"{result.k} draws for each example",
+        data=f"{result.k} draw{'s' * (result.k > 1)} for each example",
         objective=asked,
         curve=result.curve,
         interval=interval_of(
@@ -105,12 +104,22 @@ def evaluate_log_weights(
         judgements=judgements,
         examples=table_of(result, alpha),
         dimensions=dimensions,
-        likelihood=note,
         failed=result.failed,
-        notes=("from log-weights alone: no simulated data, no annealing, no upper bound",),
+        notes=(
+            *filter(None, (note, _doubt(array))),
+            "from log-weights alone: no simulated data, no annealing, no upper bound",
+        ),
         settings={"k": result.k, "examples": len(indices), "alpha": alpha, "checks": len(estimates)},
         versions=versions(),
     )
+
+
+def _doubt(array: NDArray[Any]) -> str:
+    """Nothing in an array says which of its axes the draws are on."""
+    draws, examples = array.shape
+    if draws >= examples:
+        return ""
+    return f"read as {draws} draws of each of {examples} examples; `examples_first` says that it is the other way round"
 
 
 def _array(name: str, given: Any, examples_first: bool) -> NDArray[Any]:
@@ -207,15 +216,9 @@ def _values(given: Any, examples_first: bool, examples: int, kept: NDArray[np.in
         replicate, example = (int(each) for each in np.argwhere(np.isnan(values))[0])
         place = f"{name}[{int(kept[example])}]" if plain else f"{name}[{replicate}, {int(kept[example])}]"
         raise BadInput(place, math.nan, "a number of nats", f"repair example {int(kept[example])}")
-    count = len(values)
-    with np.errstate(invalid="ignore"):
-        errors = values.std(0, ddof=1) / math.sqrt(count) if count > 1 else np.zeros(values.shape[1])
-    rows = [Sampled(m, e, Bias.NONE, count) for m, e in zip(values.mean(0).tolist(), errors.tolist(), strict=True)]
     finite = np.abs(values[np.isfinite(values)])
     rounding = _rounding(array.dtype, float(finite.mean()) if finite.size else 0.0)
-    tails = Tails()
-    tails.add(values)
-    return Estimate.of(rows, random=not plain, rounding=rounding, long_tail=tails.long)
+    return Estimate.of_draws([values], random=not plain, rounding=rounding)
 
 
 __all__ = ["evaluate_log_weights"]

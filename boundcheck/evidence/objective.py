@@ -12,9 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from boundcheck.errors import BadInput, require
 from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
+from boundcheck.evidence.tails import Calls, Tails, either, unmet
 from boundcheck.language.build import Formula, trace
 
 if TYPE_CHECKING:
@@ -147,6 +151,7 @@ class Estimate:
         rounding: what the arithmetic of the objective's own values may be off by, in nats.
         long_tail: Bias.HIGH if the draws show so long a tail to the left that their mean is probably too high, and a
             lower confidence limit not to be had; Bias.LOW for one to the right.
+        draws: how many independent draws of all examples it rests on.
     """
 
     mean: DatasetMean
@@ -154,28 +159,65 @@ class Estimate:
     asymmetry: float = 0.0
     rounding: float = 0.0
     long_tail: Bias = Bias.NONE
+    draws: float = 0.0
 
     @classmethod
-    def of(
+    def of(cls, values: Sequence[Sampled]) -> Estimate:
+        """The mean over examples from independent estimates of each, and the tails that their skewness shows.
+
+        With standard errors s_i and n draws each, the asymmetry is sum s_i^3 / (sum s_i^2)^(3/2) / sqrt(n).
+        """
+        tails = Tails()
+        for value in values:
+            tails.take(value, 1.0)
+        asymmetry = _asymmetry([value.standard_error for value in values], [1.0] * len(values), values[0].n)
+        draws = float(sum(value.n for value in values))
+        return cls(over_examples(values), True, asymmetry, long_tail=tails.long, draws=draws)
+
+    @classmethod
+    def of_draws(
         cls,
-        values: Sequence[Sampled],
+        batches: Sequence[NDArray[np.float64]],
         *,
         random: bool = True,
         sizes: Sequence[int] = (),
         rounding: float = 0.0,
-        long_tail: Bias = Bias.NONE,
     ) -> Estimate:
-        """The mean over examples, or over batches of the given sizes, from independent estimates.
+        """The mean over examples from calls on batches: values of shape (calls, examples of the batch) for each.
 
-        With shares a_i, standard errors s_i and n draws each, the asymmetry is
-        sum (a_i s_i)^3 / (sum (a_i s_i)^2)^(3/2) / sqrt(n).
+        Calls are independent, but what one call says of several examples may share its noise, as a loss does that
+        draws once for a batch. So the Monte Carlo error is that of the calls' means. Of the spread between examples,
+        noise is only the part that they do not share.
+
+        Args:
+            batches: an array for each.
+            random: as the attribute.
+            sizes: how many examples each batch has, if a call gives one number for all of them, of shape (calls, 1).
+            rounding: as the attribute.
         """
-        shares = [size / sum(sizes) for size in sizes] or [1 / len(values)] * len(values)
-        parts = [share * value.standard_error for share, value in zip(shares, values, strict=True)]
-        squares, cubes = math.fsum(part**2 for part in parts), math.fsum(part**3 for part in parts)
-        asymmetry = cubes / squares**1.5 / math.sqrt(min(value.n for value in values)) if squares > 0 else 0.0
+        calls = [Calls.of(values) for values in batches]
+        counts = list(sizes) or [values.shape[1] for values in batches]
+        shares = [count / sum(counts) for count in counts]
+        parts = [share * each.whole.standard_error for share, each in zip(shares, calls, strict=True)]
+        error = math.sqrt(math.fsum(part**2 for part in parts))
+        means = [share * each.whole.mean for share, each in zip(shares, calls, strict=True)]
+        mean = math.fsum(means) if all(map(math.isfinite, means)) else sum(means)
+        rows, count = [row for each in calls for row in each.rows], min(each.whole.n for each in calls)
+        spread = over_examples(rows).data_set_error if sizes else _data_set_error(rows, error)
+        single, together = Tails(), Tails()
+        for size, share, values, each in zip(counts, shares, batches, calls, strict=True):
+            single.add(values * (size if sizes else 1.0))
+            together.take(each.whole, share)
+        draws = math.fsum(each.independent for each in calls)
+        # Noise that rows share may have a long tail that does not show beside each row's own.
+        long_tail = either(single.among(draws), together.shown)
         return cls(
-            _over_batches(values, sizes) if sizes else over_examples(values), random, asymmetry, rounding, long_tail
+            DatasetMean(mean, error, spread, Bias.NONE, sum(counts), count),
+            random,
+            _asymmetry(parts, [each.asymmetry for each in calls], count),
+            rounding,
+            long_tail,
+            draws,
         )
 
     def at(self, alpha: float) -> Sampled | Approximate:
@@ -194,25 +236,50 @@ class Estimate:
             raise BadInput("alpha", alpha, "an error probability between 0 and 1/2")
         if not self.random:
             return Approximate(self.mean.mean, 0.0)
-        from scipy.special import stdtrit
-
         sampled = self.mean.sampled
-        quantile = float(stdtrit(sampled.n - 1, 1 - alpha)) if sampled.n > 1 else math.inf
+        quantile = self._quantile(alpha)
         widening = 1 + SKEWNESS * self.asymmetry * (2 * quantile**2 + 1) / (6 * quantile)
-        bias = sampled.bias if self.long_tail in (Bias.NONE, sampled.bias) else self.long_tail
-        if Bias.NONE not in (sampled.bias, self.long_tail) and sampled.bias is not self.long_tail:
-            bias = Bias.UNKNOWN
+        bias = either(sampled.bias, self.long_tail)
         return replace(sampled, standard_error=sampled.standard_error * widening, bias=bias)
 
+    def _quantile(self, alpha: float) -> float:
+        from scipy.special import stdtrit
 
-def _over_batches(values: Sequence[Sampled], sizes: Sequence[int]) -> DatasetMean:
-    """The mean over examples from the means of batches, the last of which may be smaller."""
-    total = sum(sizes)
-    shares = [size / total for size in sizes]
-    mean = math.fsum(share * value.mean for share, value in zip(shares, values, strict=True))
-    noise = math.sqrt(math.fsum((s * v.standard_error) ** 2 for s, v in zip(shares, values, strict=True)))
-    whole = over_examples(values)
-    return DatasetMean(mean, noise, whole.data_set_error, Bias.NONE, total, min(value.n for value in values))
+        return float(stdtrit(self.mean.n - 1, 1 - alpha)) if self.mean.n > 1 else math.inf
+
+    def assumes(self, other: float, alpha: float) -> str:
+        """What a decision at an error probability takes for granted that no number of draws can show, in words.
+
+        Args:
+            other: the number that the mean was found to differ from.
+            alpha: the error probability.
+        """
+        found = self.at(alpha)
+        if not isinstance(found, Sampled):
+            return ""
+        return unmet(self.draws, abs(found.mean - other) - self._quantile(alpha) * found.standard_error, alpha)
+
+
+def _asymmetry(parts: Sequence[float], each: Sequence[float], count: int) -> float:
+    """The skewness of a mean of independent parts with such errors, each a mean of draws of such skewness."""
+    squares = math.fsum(part**2 for part in parts)
+    if not squares > 0:
+        return 0.0
+    return math.fsum(a * part**3 for a, part in zip(each, parts, strict=True)) / squares**1.5 / math.sqrt(count)
+
+
+def _data_set_error(rows: Sequence[Sampled], error: float) -> float:
+    """sqrt((var_i v_i - noise) / N): the noise in var_i v_i is (mean_i s_i^2 - e^2) N / (N - 1), with e the error of
+    the mean over the examples: mean_i s_i^2 if they are independent, and less if they share noise.
+    """
+    count, means = len(rows), [row.mean for row in rows]
+    squares = math.fsum(row.standard_error**2 for row in rows) / count
+    if count < 2 or not all(map(math.isfinite, [*means, squares, error])):
+        return math.nan
+    mean = math.fsum(means) / count
+    variance = math.fsum((value - mean) ** 2 for value in means) / (count - 1)
+    noise = max(0.0, squares - error**2) * count / (count - 1)
+    return math.sqrt(max(0.0, variance - noise) / count)
 
 
 def why_no_formula(function: Any) -> str | None:

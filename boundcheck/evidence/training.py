@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boundcheck.errors import BadInput, BoundcheckError, require
-from boundcheck.evaluators.monte_carlo import Moments
-from boundcheck.evaluators.values import Bias, Sampled
 from boundcheck.evidence.objective import Estimate, TrainingObjective
 from boundcheck.evidence.stages import Stage, State, Step, tensors_digest
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
-from boundcheck.evidence.tails import Tails
+from boundcheck.evidence.tails import drifts
 from boundcheck.evidence.untouched import Untouched
 from boundcheck.models.torch_model import random_state
+from boundcheck.models.torch_state import module_of
 
 if TYPE_CHECKING:
     import torch
@@ -163,25 +162,29 @@ class _Calls:
 
     def estimate(self, states: list[State]) -> Estimate:
         """What all calls say together."""
-        draws, place = np.concatenate([state["draws"] for state in states]), 0
-        results: list[Sampled] = []
-        per_example, tails, size = self.objective.per == "example", Tails(), 0.0
-        for batch, rows in enumerate(self.batches):
-            width = self.width(batch)
-            values = draws[place : place + width * self.replicates].reshape(self.replicates, width)
-            place += values.size
-            moments = Moments(width, torch.device("cpu"))
-            for row in torch.from_numpy(values).split(1):
-                moments.add(row)
-            for mean, error in zip(moments.means().tolist(), moments.standard_errors().tolist(), strict=True):
-                results.append(Sampled(mean, error, Bias.NONE, self.replicates))
-                size += abs(mean) if math.isfinite(mean) else 0.0
-            tails.add(values * (1 if per_example else len(rows)))
-        drew = any(bool(state["drew"]) for state in states)
-        drew = drew or any(value.standard_error > 0 for value in results)  # from a generator that only it knows of
-        rounding = _ROUNDINGS * max(float(state["coarsest"]) for state in states) * size / len(results)
-        sizes = () if per_example else [len(rows) for rows in self.batches]
-        return Estimate.of(results, random=drew, sizes=sizes, rounding=rounding, long_tail=tails.long)
+        draws = np.concatenate([state["draws"] for state in states])
+        widths = [self.width(batch) for batch in range(len(self.batches))]
+        ends = np.cumsum([self.replicates * width for width in widths])
+        values = [
+            part.reshape(self.replicates, width) for part, width in zip(np.split(draws, ends[:-1]), widths, strict=True)
+        ]
+        if drifts(values):
+            raise BadInput(
+                f"the value of {self.objective.name}",
+                "a drift from call to call",
+                "values of one law, however often it was called",
+                "hold still what changes with the calls, such as an annealed weight or a running mean",
+            )
+        # One that draws from a generator of its own is known by calls that differ.
+        drew = any(bool(state["drew"]) for state in states) or any((each != each[0]).any() for each in values)
+        sizes = np.abs(np.concatenate([each.mean(0) for each in values]))
+        size = float(np.where(np.isfinite(sizes), sizes, 0.0).mean())
+        return Estimate.of_draws(
+            values,
+            random=drew,
+            sizes=() if self.objective.per == "example" else [len(rows) for rows in self.batches],
+            rounding=_ROUNDINGS * max(float(state["coarsest"]) for state in states) * size,
+        )
 
 
 def _cut(count: int, parts: int) -> list[range]:
@@ -221,8 +224,8 @@ def _random_states(device: torch.device) -> list[Any]:
         repr(np.random.get_state()),
         random.getstate(),
     ]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
+    if device.type != "cpu":
+        states.append(module_of(device).get_rng_state(device).numpy().tobytes())
     return states
 
 

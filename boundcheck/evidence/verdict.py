@@ -160,7 +160,6 @@ def _at_the_data(
     objective: Estimate, evidence: Evidence, rounding: float, alpha: float
 ) -> tuple[Finding, Guarantee | None, float, float | None]:
     rounding += evidence.rounding
-    how = f"error probability {alpha:g}"
     limit, source = evidence.at_least(alpha / 2)
     below = [(limit - rounding, source, Guarantee.STATISTICAL)]
     above: list[tuple[float, str, Guarantee]] = []
@@ -182,13 +181,15 @@ def _at_the_data(
         verdict = decide(objective.at(alpha / 2), "<=", Approximate(value, 0.0), alpha=alpha / 2)
         reason = verdict.reason or reason
         if verdict.outcome is Outcome.HOLDS:
-            reading = f"consistent with a lower bound: the mean log p(x) is at least {value:.5g} ({source}); {how}"
-            return Finding(AT_THE_DATA, Outcome.HOLDS, reading, alpha), guarantee, value, at_most
+            reading = f"consistent with a lower bound: the mean log p(x) is at least {value:.5g} ({source})"
+            assumes = objective.assumes(value, alpha / 2)
+            return Finding.decided(AT_THE_DATA, verdict.outcome, reading, alpha, assumes), guarantee, value, at_most
     for value, source, guarantee in above:
         verdict = decide(objective.at(alpha), "<=", Approximate(value, 0.0), alpha=alpha)
         if verdict.outcome is Outcome.VIOLATED:
-            reading = f"exceeds the evidence: the mean log p(x) is at most {value:.5g} ({source}); {how}"
-            return Finding(AT_THE_DATA, Outcome.VIOLATED, reading, alpha), guarantee, at_least, value
+            reading = f"exceeds the evidence: the mean log p(x) is at most {value:.5g} ({source})"
+            assumes = objective.assumes(value, alpha)
+            return Finding.decided(AT_THE_DATA, verdict.outcome, reading, alpha, assumes), guarantee, at_least, value
     return Finding(AT_THE_DATA, Outcome.UNDECIDED, _position(objective, evidence, reason), 0.0), None, at_least, at_most
 
 
