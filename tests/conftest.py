@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -24,3 +25,11 @@ def _seeded() -> None:
     np.random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _validated() -> Iterator[None]:
+    """Importing zuko switches off torch's validation of laws for the process; the next test has it again."""
+    yield
+    if "zuko" in sys.modules:
+        sys.modules["torch"].distributions.Distribution.set_default_validate_args(True)
