@@ -486,7 +486,7 @@ def test_wrong_options_are_told_in_one_line(evaluate: Call, options: list[str], 
     [
         ([], "MODEL"),
         (["--log-weights", "{f}/none.npy"], "there is no file"),
-        (["--log-weights", "{f}/m.py"], "a whole .npy file"),
+        (["--log-weights", "{f}/m.py"], "save them with numpy.save"),
         (["--log-weights", "{f}/w.npy", "--limit", "3"], "--limit"),
         (["--log-weights", "{f}/w.npy", "--objective", "iwae"], "--objective-values"),
     ],

@@ -479,7 +479,7 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"decode.weight has the shape \(4, 2\) in the file, \(5, 2\).*1 more",
     ),
     "no weights": (lambda f: run(f, weights=f / "absent.pt"), "there is no such file"),
-    "weights format": (lambda f: run(f, weights=f / "d.npz"), "a .safetensors, .pt or .pth file"),
+    "weights format": (lambda f: run(f, weights=f / "d.npz"), "a .safetensors, .pt, .pth or .ckpt file"),
     "no data": (lambda f: run(f, data=f / "absent.npz"), "there is no file"),
     "no key": (lambda f: run(f, data=f / "d.npz"), "the file has: test, grey"),
     "wrong key": (lambda f: run(f, data=f"{f}/d.npz:tset"), "did you mean 'test'"),

@@ -21,7 +21,7 @@ _LOSS = "Of a training loss: "
 @click.command("evaluate", epilog=EPILOG)
 @click.argument("model", required=False)
 @click.option("--data", metavar="FILE", help="Observations: an .npy file, or FILE.npz:NAME.")
-@click.option("--weights", metavar="FILE", help="The model's state dict (.safetensors, .pt or .pth).")
+@click.option("--weights", metavar="FILE", help="The model's state dict (.safetensors, .pt, .pth, .ckpt).")
 @click.option(
     "--objective",
     default="elbo",
@@ -90,6 +90,8 @@ def evaluate_command(
     from boundcheck.evidence.shards import rank
 
     shape = _image_shape(image_shape)
+    if shape is not None and report is None:
+        raise BadInput("--image-shape", image_shape, "--report beside it")
     for name, path in (("--latex", latex), ("--report", report)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise BadInput(name, path, "a file in a folder that there is")
@@ -146,6 +148,10 @@ def _refuse_beside_log_weights(model: str | None, options: dict[str, Any]) -> No
             raise BadInput(f"--{name.replace('_', '-')}", options[name], "a model, not --log-weights")
     if options["objective"] != "elbo":
         raise BadInput("--objective", options["objective"], "a model; pass --objective-values with --log-weights")
+    context = click.get_current_context()
+    for name in ("k", "simulate", "device"):  # they have defaults
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise BadInput(f"--{name}", options[name], "a model, not --log-weights")
 
 
 def _code(card: EvidenceCard) -> int:

@@ -184,7 +184,9 @@ class EvidenceCard:
             "smallest_ess": float(np.min(sizes)),
             "median_pareto_k": float(np.median(known)) if len(known) else math.nan,
             "largest_pareto_k": float(np.max(known)) if len(known) else math.nan,
+            "with_pareto_k": len(known),
             "unreliable": int((known > RELIABLE).sum()),
+            "zero": int(np.isneginf(self.examples.elbo).sum()),
         }
 
     def to_json(self) -> dict[str, Any]:

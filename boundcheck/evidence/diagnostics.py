@@ -35,7 +35,8 @@ def pareto_k(tail: Floats) -> Floats:
             min(K/5, 3 sqrt K) is usual.
 
     Returns:
-        k of each example; NaN where fewer than five weights exceed the smallest, and -inf where they are all equal.
+        k of each example; NaN where fewer than five weights exceed the smallest, and -inf where five or more are all
+        equal.
 
     Raises:
         BadInput: an array of another shape, or NaN or +inf in it.
@@ -60,12 +61,13 @@ def pareto_k(tail: Floats) -> Floats:
 def _shape(log_weights: Floats) -> float:
     """k of one example."""
     largest, smallest = log_weights.max(initial=-math.inf), log_weights.min(initial=math.inf)
-    if not len(log_weights) or largest == -math.inf:
+    if len(log_weights) < _LEAST_TAIL or largest == -math.inf:
         return math.nan
     if largest == smallest:
         return -math.inf
     # Weights relative to the largest: k does not depend on their scale.
-    excess = np.sort(np.exp(log_weights - largest) - math.exp(smallest - largest))
+    relative = np.exp(log_weights - largest)
+    excess = np.sort(relative - relative.min())  # of the same function: the smallest has to be zero to the last bit
     excess = excess[excess > 0]
     n = len(excess)
     if n < _LEAST_TAIL:

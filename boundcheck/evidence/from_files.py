@@ -11,7 +11,7 @@ import numpy as np
 from boundcheck.errors import BadInput, require
 from boundcheck.evidence.card import EvidenceCard
 from boundcheck.evidence.evaluation import SIMULATED, evaluate_model
-from boundcheck.evidence.loading import load_data, load_factory, load_weights, make_model
+from boundcheck.evidence.loading import load_data, load_factory, load_weights, make_model, module_of
 from boundcheck.evidence.objective import TrainingObjective, declared, why_no_formula
 from boundcheck.evidence.shards import local_device
 from boundcheck.evidence.subject import CURVE, find_objective, split_name
@@ -58,7 +58,7 @@ def evaluate_files(
         spec: "FILE.py:NAME", a function without arguments that makes the model (usually an nn.Module with methods
             prior, encoder, decoder), or the model itself. A module is put into evaluation mode.
         data: an .npz or .npy file; "digits.npz:test" names an array. Integers become the module's floating type.
-        weights: a .safetensors, .pt or .pth file of the module's state dict.
+        weights: a .safetensors, .pt, .pth or .ckpt file of the module's state dict.
         objective: the name of an objective, "renyi:alpha=0.5" with its parameters, or "FILE.py:NAME" of a formula or of
             a training loss.
         sign: of a training loss: "bound" if it is maximised, "loss" if it is minimised. What the file declares by
@@ -97,8 +97,9 @@ def evaluate_files(
     made = make_model(load_factory(spec), spec)
     if weights is not None:
         load_weights(made, weights)
-    if isinstance(made, torch.nn.Module):
-        made.eval().to(where)
+    module = module_of(made)
+    if module is not None:
+        module.eval().to(where)
     model = TorchModel.wrap(made)
     indices = None
     if limit is not None and limit < len(array):
@@ -132,6 +133,8 @@ def evaluate_files(
 def _objective(text: str, **declaration: Any) -> str | Formula | TrainingObjective:
     """What --objective names, with what the command line declares of a training loss."""
     said = {name: value for name, value in declaration.items() if value is not None}
+    if text.endswith(".py"):
+        raise BadInput("objective", text, "FILE.py:NAME", "name the formula or the training loss in the file")
     if ".py:" not in text:
         if said:
             name, value = next(iter(said.items()))
@@ -140,7 +143,7 @@ def _objective(text: str, **declaration: Any) -> str | Formula | TrainingObjecti
         if name not in CURVE:
             find_objective(name)
         return text
-    found = load_factory(text)
+    found = load_factory(text, "the objective")
     if not callable(found):
         raise BadInput("objective", text, "a formula: a function of (m, x) that returns a term, or a training loss")
     reason = why_no_formula(found)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput, require
 from boundcheck.evidence.card import MOST_ROWS
-from boundcheck.evidence.text import HEAD, figures, remarks, verdicts
+from boundcheck.evidence.text import HEAD, figures, how_many, remarks, verdicts
 
 if TYPE_CHECKING:
     from boundcheck.claims.decide import Outcome
@@ -67,7 +67,7 @@ def to_html(card: EvidenceCard, *, image_shape: tuple[int, int] | None = None) -
     template = Template(files("boundcheck.evidence").joinpath("report.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=_text(f"{card.objective} of {card.model}"),
-        subtitle=_text(f"{card.data}; {card.value.examples} examples; {card.likelihood}".rstrip("; ")),
+        subtitle=_text(f"{card.data}; {how_many(card)}; {card.likelihood}".rstrip("; ")),
         verdict=_verdict(card, outcome),
         figures=_table(HEAD, list(figures(card)), numbers=range(1, 5), kind="figures"),
         verdicts=_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from boundcheck.evidence.text import figures, verdicts
+from boundcheck.evidence.text import figures, how_many, verdicts
 
 if TYPE_CHECKING:
     from boundcheck.evidence.card import EvidenceCard
@@ -40,7 +40,7 @@ def to_latex(card: EvidenceCard) -> str:
         for name, outcome, reading in verdicts(card)
     ]
     caption = (
-        f"{escape(card.model)} on {escape(card.data)}: means over {card.value.examples} examples, in nats, with the "
+        f"{escape(card.model)} on {escape(card.data)}: means over {how_many(card)}, in nats, with the "
         f"standard errors of the draws and of the data set. {' '.join(says)}"
     )
     return "\n".join(

@@ -7,6 +7,7 @@ objects. Only the model file, which the user names, is run.
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
     import torch
 
 _SPEC = "FILE.py:NAME"
+_STATE_FILES = "a .safetensors, .pt, .pth or .ckpt file"
 
 
-def load_factory(spec: str) -> Any:
+def load_factory(spec: str, argument: str = "the model") -> Any:
     """The object NAME of a Python file, given as "FILE.py:NAME". The file is run.
+
+    Args:
+        spec: the file and the name.
+        argument: what it is to be, for the message.
 
     Raises:
         BadInput: no such file, no ":NAME", a file that fails, or one without that name.
@@ -37,20 +43,29 @@ def load_factory(spec: str) -> Any:
     """
     path_text, colon, name = str(spec).rpartition(":")
     if not colon or not name.isidentifier() or not path_text:
-        raise BadInput("the model", str(spec), _SPEC, "name the function that makes the model")
+        remedy = "name the function that makes the model" if argument == "the model" else "name the object in the file"
+        raise BadInput(argument, str(spec), _SPEC, remedy)
     path = Path(path_text)
     if not path.is_file():
-        raise BadInput("the model", str(spec), _SPEC, f"there is no file {path}")
-    module = _run(path)
+        raise BadInput(argument, str(spec), _SPEC, f"there is no file {path}")
+    module = _run(path, argument)
     if not hasattr(module, name):
-        known = [each for each in vars(module) if not each.startswith("_")]
-        raise UnknownName(f"name in {path.name}", name, known)
+        raise UnknownName(f"name in {path.name}", name, _own_names(module) or vars(module))
     return getattr(module, name)
 
 
-def _run(path: Path) -> ModuleType:
+def _own_names(module: ModuleType) -> list[str]:
+    """What a file defines, without what it imports."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+def _run(path: Path, argument: str) -> ModuleType:
     if path.suffix != ".py":
-        raise BadInput("the model", str(path), _SPEC, "the file's name must end in .py")
+        raise BadInput(argument, str(path), _SPEC, "the file's name must end in .py")
     label = f"boundcheck_user_{path.stem}"
     module = ModuleType(label)
     module.__file__ = str(path)
@@ -67,11 +82,17 @@ def _run(path: Path) -> ModuleType:
             sys.modules[label] = before
         if not isinstance(error, Exception | SystemExit) or isinstance(error, BoundcheckError):
             raise
-        remedy = f"running it raised {type(error).__name__}: {_first_line(error)}"
-        raise BadInput("the model file", str(path), "a Python file that runs", remedy) from error
+        remedy = f"running it raised {type(error).__name__}: {_first_line(error)}{_place_in(path, error)}"
+        raise BadInput(f"{argument}'s file", str(path), "a Python file that runs", remedy) from error
     finally:
         sys.path.pop(0)
     return module
+
+
+def _place_in(path: Path, error: BaseException) -> str:
+    """The line of a file at which an error arose, as the end of a sentence."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def make_model(factory: Any, spec: str) -> Any:
@@ -84,32 +105,48 @@ def make_model(factory: Any, spec: str) -> Any:
         return factory
     if not callable(factory):
         raise BadInput("the model", spec, "a function without arguments that makes the model, or the model itself")
+    expected = "a function that makes the model when called without arguments"
     try:
-        return factory()
+        made = factory()
     except BoundcheckError:
         raise
     except Exception as error:
         remedy = f"calling it raised {type(error).__name__}: {_first_line(error)}"
-        raise BadInput(
-            "the model", spec, "a function that makes the model when called without arguments", remedy
-        ) from error
+        raise BadInput("the model", spec, expected, remedy) from error
+    if made is None or isinstance(made, type):
+        what = "returned None" if made is None else f"returned the class {made.__name__}: call it, {made.__name__}()"
+        raise BadInput("the model", spec, expected, what)
+    return made
 
 
 # --- weights -------------------------------------------------------------------------------------------------------
 
 
-def load_weights(module: Any, path: str | Path) -> None:
-    """Load a state dict from a .safetensors, .pt or .pth file into a module, all keys and shapes equal.
+def load_weights(model: Any, path: str | Path) -> None:
+    """Load a state dict from a .safetensors, .pt, .pth or .ckpt file into a module, all keys and shapes equal.
+
+    A checkpoint that has the state dict as its "state_dict" or "model_state_dict" will do, and so do names that all
+    begin with the same word more than the model's, as DataParallel ("module.") and Lightning ("model.") write them.
+
+    Args:
+        model: a module, or a `TorchModel` that has one.
+        path: the file.
 
     Raises:
         BadInput: no such file, an unknown format, a pickle with code in it, weights of another architecture (naming
-            the first key that does not fit), or weights that are not finite.
+            the first key that does not fit) or of another kind of numbers, or weights that are not finite.
     """
     torch = require("torch", extra="torch", feature="loading weights")
-    if not isinstance(module, torch.nn.Module):
-        raise BadInput("the model", type(module).__name__, "a torch.nn.Module, since there are weights to load")
-    state = _read_state(Path(path))
+    module = module_of(model)
+    if module is None:
+        raise BadInput(
+            "the model",
+            type(model).__name__,
+            "a torch.nn.Module, since there are weights to load",
+            "or set the attribute `module` of a TorchModel to the one that its functions use",
+        )
     own = module.state_dict()
+    state = _without_prefix(_read_state(path), own)
     for key, tensor in own.items():
         if key not in state:
             _other_architecture(path, own, state, f"the model's {key} is missing from the file")
@@ -119,6 +156,9 @@ def load_weights(module: Any, path: str | Path) -> None:
     for key, tensor in state.items():
         if key not in own:
             _other_architecture(path, own, state, f"the model has no {key}")
+        kinds = tuple(str(each.dtype).removeprefix("torch.") for each in (tensor, own[key]))
+        if tensor.is_floating_point() != own[key].is_floating_point():
+            _other_architecture(path, own, state, f"{key} is {kinds[0]} in the file, {kinds[1]} in the model")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BadInput("the weights", str(path), "finite numbers", f"{key} has NaN or infinite entries")
     module.load_state_dict(dict(state))
@@ -132,27 +172,45 @@ def _other_architecture(path: str | Path, own: Mapping, state: Mapping, first: s
     raise BadInput("the weights", str(path), "weights of this very model", f"{first}{more}")
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+def module_of(model: Any) -> torch.nn.Module | None:
+    """The module that has a model's parameters: the model itself, or that of a `TorchModel`."""
+    torch = require("torch", extra="torch", feature="loading weights")
+    module = model if isinstance(model, torch.nn.Module) else getattr(model, "module", None)
+    return module if isinstance(module, torch.nn.Module) else None
+
+
+def _without_prefix(state: dict[str, torch.Tensor], own: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The state dict, without a first word of all names if the model's names are the rest."""
+    words = {key.partition(".")[0] for key in state}
+    if len(words) != 1 or state.keys() == own.keys():
+        return state
+    short = {key.partition(".")[2]: tensor for key, tensor in state.items()}
+    return short if short.keys() == own.keys() else state
+
+
+def _read_state(given: str | Path) -> dict[str, torch.Tensor]:
+    path = Path(given)
     if not path.is_file():
-        raise BadInput("the weights", str(path), "a .safetensors, .pt or .pth file", "there is no such file")
+        raise BadInput("the weights", str(given), _STATE_FILES, "there is no such file")
     remedy = "save them with safetensors.torch.save_file(model.state_dict(), ...)"
     try:
         if path.suffix == ".safetensors":
             state = require("safetensors.torch", extra="torch", feature="loading weights").load_file(path)
-        elif path.suffix in (".pt", ".pth"):
+        elif path.suffix in (".pt", ".pth", ".ckpt"):
             torch = require("torch", extra="torch", feature="loading weights")
             with warnings.catch_warnings():  # about files that are then refused
                 warnings.simplefilter("ignore")
                 state = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            raise BadInput("the weights", str(path), "a .safetensors, .pt or .pth file", remedy)
+            raise BadInput("the weights", str(path), _STATE_FILES, remedy)
     except BoundcheckError:
         raise
     except Exception as error:
         what = "a file of tensors alone, not a pickle with code" if path.suffix != ".safetensors" else "a whole file"
         raise BadInput("the weights", str(path), what, f"{type(error).__name__}; {remedy}") from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    for name in ("state_dict", "model_state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
     if not isinstance(state, Mapping) or not all(hasattr(tensor, "shape") for tensor in state.values()):
         raise BadInput("the weights", str(path), "a state dict: tensors by name", remedy)
     return {str(key): tensor for key, tensor in state.items()}
@@ -180,12 +238,11 @@ def load_data(path: str | Path, key: str | None = None) -> NDArray[Any]:
     try:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
-            array = loaded if isinstance(loaded, np.ndarray) else _choose(loaded, key, str(path))
+            array = _array_of(loaded, key, "the data", file)
     except BoundcheckError:
         raise
     except Exception as error:
-        remedy = f"{type(error).__name__}: {_first_line(error)}"
-        raise BadInput("the data", str(path), "a whole file of plain arrays", remedy) from error
+        raise BadInput("the data", str(path), "a whole file of plain arrays", _why_unread(error)) from error
     return _checked(array, str(path))
 
 
@@ -198,14 +255,16 @@ def mapped_array(path: str | Path, what: str) -> NDArray[Any]:
     file, key = _split_key(str(path))
     if not file.is_file():
         raise BadInput(what, str(path), "an .npy file, or FILE.npz:NAME", f"there is no file {file}")
+    if file.suffix not in (".npz", ".npy"):
+        raise BadInput(what, str(path), "an .npy file, or FILE.npz:NAME", "save them with numpy.save")
     try:
         loaded = np.load(file, mmap_mode="r", allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else _choose(loaded, key, str(path))
+        return _array_of(loaded, key, what, file)
     except BoundcheckError:
         raise
     except Exception as error:
-        remedy = f"{type(error).__name__}: {_first_line(error)}"
-        raise BadInput(what, str(path), "a whole .npy file, or FILE.npz:NAME, of plain numbers", remedy) from error
+        expected = "a whole .npy file, or FILE.npz:NAME, of plain numbers"
+        raise BadInput(what, str(path), expected, _why_unread(error)) from error
 
 
 def _split_key(path: str) -> tuple[Path, str | None]:
@@ -215,16 +274,28 @@ def _split_key(path: str) -> tuple[Path, str | None]:
     return Path(path), None
 
 
-def _choose(arrays: Any, key: str | None, path: str) -> NDArray[Any]:
-    names = list(arrays.files)
+def _why_unread(error: Exception) -> str:
+    """Numpy advises to allow pickles, which is not to be had, and takes any text for one."""
+    told = _first_line(error)
+    if "pickle" in told or "Python objects" in told:
+        return "it holds Python objects, or is no file of numpy's: save an array of numbers with numpy.save"
+    return f"{type(error).__name__}: {told}"
+
+
+def _array_of(loaded: Any, key: str | None, what: str, file: Path) -> NDArray[Any]:
+    if isinstance(loaded, np.ndarray):
+        if key is not None:
+            raise BadInput(what, f"{file}:{key}", "an .npy file without a name", "it holds a single array")
+        return loaded
+    names = list(loaded.files)
     if key is None and len(names) == 1:
         key = names[0]
     if key is None:
-        shown = ", ".join(names[:10]) or "none"
-        raise BadInput("the data", path, "the name of one array, as in FILE.npz:NAME", f"the file has: {shown}")
+        has = f"the file has: {', '.join(names[:10])}" if names else "there is no array in the file"
+        raise BadInput(what, str(file), "the name of one array, as in FILE.npz:NAME", has)
     if key not in names:
-        raise UnknownName(f"array in {path}", key, names)
-    return arrays[key]
+        raise UnknownName(f"array in {file}", key, names)
+    return loaded[key]
 
 
 def _checked(array: NDArray[Any], path: str) -> NDArray[Any]:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from boundcheck.claims.decide import Outcome
 from boundcheck.evaluators.averages import DatasetMean
 from boundcheck.evidence.diagnostics import RELIABLE
@@ -62,13 +65,17 @@ def remarks(card: EvidenceCard) -> Iterator[tuple[str, str]]:
         f"{known['draws']} for each example; effective sample size {known['median_ess']:.0f} in the median, "
         f"{known['smallest_ess']:.1f} at least",
     )
+    if known["zero"]:
+        yield "zero weights", _zero_weights(card)
     if not math.isnan(known["median_pareto_k"]):
-        count, examples = known["unreliable"], len(card.examples.index)
+        count, examples = known["unreliable"], known["with_pareto_k"]
+        unknown = len(card.examples.index) - examples
         yield (
             "Pareto k",
             f"{known['median_pareto_k']:.2f} in the median, {known['largest_pareto_k']:.2f} at most; "
             f"above {RELIABLE} at {count} of {examples} examples"
-            + (", whose IWAE may be far from log p(x)" if count else ""),
+            + (", whose IWAE may be far from log p(x)" if count else "")
+            + (f"; not known at {unknown}, for lack of large weights" if unknown else ""),
         )
     if card.annealed is not None and len(card.annealed.acceptance):
         rates = card.annealed.acceptance
@@ -89,6 +96,29 @@ def remarks(card: EvidenceCard) -> Iterator[tuple[str, str]]:
     for note in card.notes:
         yield "note", note
     yield "settings", ", ".join(f"{name} {value}" for name, value in {**card.settings, **card.versions}.items())
+
+
+def _zero_weights(card: EvidenceCard) -> str:
+    """Which examples have a density p(x,z) of zero at some of their draws, or at all of them."""
+    table = card.examples
+    some, every = table.index[np.isneginf(table.elbo)], table.index[np.isneginf(table.log_mean_weight)]
+    sentence = f"p(x,z) is 0 at some draws of {_counted(some)}, so that the ELBO is -inf"
+    if len(every):
+        sentence += f"; at all draws of {_counted(every)}: do its data fit the model, and its encoder the prior?"
+    return sentence
+
+
+def _counted(indices: NDArray[np.intp]) -> str:
+    if len(indices) == 1:
+        return f"example {indices[0]}"
+    shown = ", ".join(map(str, indices[:5].tolist()))
+    return f"{len(indices)} examples ({shown}{', ...' if len(indices) > 5 else ''})"
+
+
+def how_many(card: EvidenceCard) -> str:
+    """How many examples the card speaks of, and of how many it cannot."""
+    left_out = f" ({len(card.failed)} left out)" if card.failed else ""
+    return f"{card.value.examples} example{'s' * (card.value.examples != 1)}{left_out}"
 
 
 def verdicts(card: EvidenceCard) -> Iterator[tuple[str, Outcome | None, str]]:
@@ -112,7 +142,7 @@ def render(card: EvidenceCard, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    title = f"{card.model} on {card.data}: mean of {card.value.examples} examples"
+    title = f"{card.model} on {card.data}: mean of {how_many(card)}"
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for number, name in enumerate(HEAD):
         right = 0 < number < len(HEAD) - 1
@@ -130,7 +160,7 @@ def render(card: EvidenceCard, console: Console) -> None:
 
 def plain(card: EvidenceCard, screen: Any) -> None:
     """Print a card as lines of text; `screen` is a `boundcheck.cli.report.Screen`."""
-    screen.line(f"{card.model} on {card.data}: nats, means over {card.value.examples} examples")
+    screen.line(f"{card.model} on {card.data}: nats, means over {how_many(card)}")
     screen.table(HEAD, list(figures(card)))
     for name, sentence in remarks(card):
         screen.line(f"{name}: {sentence}")
@@ -138,4 +168,4 @@ def plain(card: EvidenceCard, screen: Any) -> None:
         screen.line(f"{name}: {outcome.value} ({reading})" if outcome else f"{name}: {reading}")
 
 
-__all__ = ["COLOURS", "HEAD", "figures", "plain", "remarks", "render", "verdicts"]
+__all__ = ["COLOURS", "HEAD", "figures", "how_many", "plain", "remarks", "render", "verdicts"]

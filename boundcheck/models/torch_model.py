@@ -183,9 +183,8 @@ class TorchModel:
         """
         shown = NAMES[role]
         if role not in self._functions:
-            raise BadInput(
-                "the model", f"without {_word(role)}", f"a model with {shown}", f"pass {_word(role)}=... to TorchModel"
-            )
+            remedy = f"write it as a method, or pass {_word(role)}=... to TorchModel"
+            raise BadInput("the model", f"without {_word(role)}", f"a model with {shown}", remedy)
         try:
             law = self._made(role, args)
         except BoundcheckError:
