@@ -124,14 +124,14 @@ def test_skewness_is_kept_block_by_block() -> None:
 
 def test_a_formula_whose_estimate_misses_its_tail_is_not_found_below_the_evidence() -> None:
     """E w / c - 1 + log c is at least log p(x), and just above it here; where w has no variance, its mean is mostly
-    too low. Before tails were looked for, some of these seeds gave "holds".
+    too low. With tails not looked for, half of these seeds gave "holds".
     """
     model = TorchModel(
         prior=lambda: gaussian(torch.zeros(1).double(), 1.0),
-        encoder=lambda x: gaussian(x / 2, 0.42),
+        encoder=lambda x: gaussian(x / 2, 0.3),
         decoder=lambda z: gaussian(z, 1.0),
     )
-    x = torch.full((5, 1), 0.3).double()
+    x = torch.full((2, 1), 0.3).double()
     evidence = float(Normal(0.0, math.sqrt(2)).log_prob(x[0]))
 
     def above(m: Any, x: Term) -> Term:
@@ -142,7 +142,7 @@ def test_a_formula_whose_estimate_misses_its_tail_is_not_found_below_the_evidenc
             model,
             x,
             objective=above,
-            k=50,
+            k=20,
             simulated=0,
             seed=seed,
             alpha=0.2,
