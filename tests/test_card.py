@@ -451,6 +451,16 @@ def test_the_sign_can_be_declared_on_the_command_line(evaluate: Call) -> None:
     assert "agrees with the iwae, k = 1" in found.out
 
 
+def test_a_loss_that_was_changed_beside_finished_work_is_told_in_one_line(folder: Path, evaluate: Call) -> None:
+    options = ["--objective", "{f}/m.py:half", "--resume", "{f}/kept", "--json"]
+    first = evaluate(*options)
+    assert first.code in (0, 3) and evaluate(*options) == first
+    (folder / "m.py").write_text(FILE.replace("-0.5 *", "-0.6 *"))
+    found = evaluate(*options)
+    assert found.code == 2 and found.out == "" and found.err.count("\n") == 1
+    assert re.search(r"in objective-half, its (source is|objective gave other values)", found.err)
+
+
 def test_log_weights_are_judged_by_the_command(evaluate: Call) -> None:
     files = ["--log-weights", "{f}/w.npy", "--objective-values", "{f}/v.npy", "--json"]
     found = evaluate(*files, model=False)
