@@ -143,7 +143,7 @@ def objective(function: Callable[[Any, Tensor], Tensor] = loss, **declared: Any)
         ({}, {"objective": objective(other_loss)}, r"in objective-mine, its source is \w{8}\.\.\., not \w{8}\.\.\."),
         (
             {"objective": objective(scaled(1.0))},
-            {"objective": objective(scaled(1.1))},
+            {"objective": objective(scaled(1.0003))},
             "its objective gave other values",
         ),
         ({}, {"objective": objective(sign="bound")}, "its sign is loss, not bound"),

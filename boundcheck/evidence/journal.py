@@ -65,6 +65,7 @@ class Journal:
         items: how many items the job has, for messages.
         signed: what the sign shows if it is another one.
         part_of: the directory that the user named, if this is one in it.
+        tolerance: how far a sign may differ, in absolute terms or relative to itself.
 
     Attributes:
         settings: those of the beginning.
@@ -82,8 +83,9 @@ class Journal:
         items: int,
         signed: str = "its model gave other log-weights at the same draws",
         part_of: str | Path | None = None,
+        tolerance: float = _SAME_MODEL,
     ) -> None:
-        self.path, self.items, self.signed = Path(path), items, signed
+        self.path, self.items, self.signed, self.tolerance = Path(path), items, signed, tolerance
         self.shown, self.name = str(part_of or path), "" if part_of is None else self.path.name
         self.job = json.loads(json.dumps(job))
         self.digest = hashlib.sha256(json.dumps([FORMAT, self.job], sort_keys=True).encode()).digest()
@@ -131,7 +133,8 @@ class Journal:
         before = np.asarray(header["sign"], dtype=np.float64)
         if not before.size or not sign.size:
             return
-        if before.shape != sign.shape or not np.allclose(before, sign, _SAME_MODEL, _SAME_MODEL, equal_nan=True):
+        same = before.shape == sign.shape and np.allclose(before, sign, self.tolerance, self.tolerance, equal_nan=True)
+        if not same:
             self._other_job(self.signed)
 
     def _other_job(self, difference: str) -> None:

@@ -43,6 +43,8 @@ _SECONDS = 1.0
 """A part under way is kept so often at most, and so seldom that keeping it takes no more than a share of the time."""
 _SHARE = 0.05
 _LONGEST_NAME = 80
+_SAME_OBJECTIVE = 1e-5
+"""Values of an objective at the same draws may differ by this much, relatively, on another machine."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,12 @@ class Stage:
     ) -> Journal | None:
         if self.root is None:
             return None
-        signed = f"its {'model' if sign is None else 'objective'} gave other values at the same draws"
         whole = {**self.origin, "stage": self.name, "parts": parts, **job()}
-        return Journal(self.root / self.name, whole, (sign or self.sign)(), settings, parts, signed, self.root)
+        place: dict[str, Any] = {"settings": settings, "items": parts, "part_of": self.root}
+        if sign is None:
+            return Journal(self.root / self.name, whole, self.sign(), **place)
+        signed = "its objective gave other values at the same draws"
+        return Journal(self.root / self.name, whole, sign(), **place, signed=signed, tolerance=_SAME_OBJECTIVE)
 
 
 def _part(index: int, compute: Compute, journal: Journal | None, underway: bool, tell: Callable[[int], None]) -> State:
