@@ -24,10 +24,9 @@ from boundcheck.claims.decide import Guarantee, Verdict
 from boundcheck.claims.family import cases
 from boundcheck.claims.survey import FEWEST_VERIFIED
 from boundcheck.errors import BadInput, FormulaError
-from boundcheck.evaluators import strongest
+from boundcheck.evaluators import kept
 from boundcheck.evaluators.lognumber import NEG_INF, POS_INF, LogNumber
 from boundcheck.evaluators.lognumber import UNDEFINED as UNDEFINED_NUMBER
-from boundcheck.evaluators.strongest import ModelValues
 from boundcheck.evaluators.values import Approximate, Bias, Enclosure, Exact, Sampled, Value
 from boundcheck.language import E, exp, kl, log, maximum, trace
 from boundcheck.models.finite import FiniteModel
@@ -466,15 +465,19 @@ def test_claims_judged_on_common_values_are_judged_as_each_alone(monkeypatch: py
     judged = [find(name) for name in (*names, "ppca-elbo-below-evidence")]
     alone = [survey(claim, count=4).to_json() for claim in judged]
     asked: list[Any] = []
-    value_of = strongest.value_of
-    monkeypatch.setattr(strongest, "value_of", lambda *what: (asked.append(what), value_of(*what))[1])
+    value_of = kept.value_of
+    monkeypatch.setattr(kept, "value_of", lambda *what: (asked.append(what), value_of(*what))[1])
     models = {
-        family: [(ModelValues(model), observations) for model, observations in cases(family, 4)]
+        family: [(kept.ModelValues(model), observations) for model, observations in cases(family, 4)]
         for family in ("finite", "linear-gaussian")
     }
     assert [survey(claim, models[claim.family]).to_json() for claim in judged] == alone
     once = {(term, id(model), str(x), precision) for term, model, x, precision in asked}
     assert len(once) == len(asked)
+    together = kept.values_on(model for model, _ in cases("finite", 14))
+    some = [(values, range(values.model.sizes["x"])) for values in together]  # type: ignore[union-attr]
+    for claim in judged[:-1]:
+        assert survey(claim, some, symbolic=False) == survey(claim, count=14, symbolic=False)
 
 
 def wrong_gaps() -> Iterator[tuple[str, Any]]:

@@ -21,9 +21,10 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from boundcheck.catalogue import objectives
+from boundcheck.claims.family import finite_models
 from boundcheck.errors import BadInput, CannotCompute, CannotComputeExactly, UndefinedValue
 from boundcheck.evaluators.enclosure import BallDomain
-from boundcheck.evaluators.exact import LogNumberDomain
+from boundcheck.evaluators.exact import LogNumberDomain, evaluate_on_all
 from boundcheck.evaluators.traversal import Traversal
 from boundcheck.language import (
     E,
@@ -381,6 +382,30 @@ def test_little_memory_changes_nothing_exactly(domain: Any) -> None:
             continue
         cut = Traversal(model, 0, domain(), memory=domain.bytes_per_number * 2).value(term).data.item()
         assert whole == cut if domain is LogNumberDomain else whole.overlaps(cut)
+
+
+def test_many_models_at_once_are_evaluated_as_each_alone() -> None:
+    models = list(itertools.islice((m for m in finite_models(60) if m.sizes == {"x": 2, "z": 3, "x~": 2}), 6))
+    terms = [random_formula(Random(number), 4) for number in range(60)]
+    terms += [trace(formula) for formula in FORMULAS.values()]
+    seen: Counter[str] = Counter()
+    for term in terms:
+        try:
+            together = evaluate_on_all(term, models)
+        except (CannotCompute, BadInput):
+            seen["refused"] += 1
+            with pytest.raises((CannotCompute, BadInput)):
+                for model, x in itertools.product(models, range(2)):
+                    value_or_none(exact.evaluate, term, model, x)
+            continue
+        for model, x in itertools.product(models, range(2)):
+            alone = value_or_none(exact.evaluate, term, model, x)
+            number = together[models.index(model)][x]
+            assert number.is_undefined if alone is None else number == alone.value
+            seen["undefined" if alone is None else "defined"] += 1
+    assert seen["defined"] > 200
+    assert seen["undefined"] > 10
+    assert seen["refused"] > 10
 
 
 # --- Laws -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from boundcheck.claims.decide import Guarantee, Outcome, Verdict, decide
 from boundcheck.claims.describe import model_json
 from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
 from boundcheck.evaluators.black_box import BlackBox
-from boundcheck.evaluators.strongest import FIRST_PRECISION, Model, ModelValues, require_observation, value_of
+from boundcheck.evaluators.kept import ModelValues
+from boundcheck.evaluators.strongest import FIRST_PRECISION, Model, require_observation, value_of
 from boundcheck.evaluators.values import Enclosure, Exact
 from boundcheck.models.finite import FiniteModel
 from boundcheck.models.linear_gaussian import LinearGaussianModel

@@ -26,7 +26,8 @@ from boundcheck.claims.gap import always_at_most, nonnegative_by_form
 from boundcheck.claims.gap_divergence import at_most_as_averages, equal_as_averages
 from boundcheck.claims.symbolic import prove_gap
 from boundcheck.errors import BadInput, UndefinedValue
-from boundcheck.evaluators.strongest import Model, ModelValues
+from boundcheck.evaluators.kept import ModelValues
+from boundcheck.evaluators.strongest import Model
 from boundcheck.evaluators.values import Exact, Value, json_float
 from boundcheck.language.terms import ZERO, Term, add, multiply
 from boundcheck.models.finite import FiniteModel
@@ -167,6 +168,11 @@ class _Tally:
         """Why the claim holds by its form, if it does: then nothing hangs on its gap, which costs more to verify."""
         return proved_by_form(self.claim)
 
+    @cached_property
+    def rhs_minus_lhs(self) -> Term:
+        """As one formula."""
+        return rhs_minus(self.claim)
+
     def add(self, values: ModelValues, observations: Sequence[Any]) -> None:
         """Decide the claim at observations of one more model."""
         model, outcomes = values.model, set()
@@ -220,7 +226,7 @@ class _Tally:
         """rhs - lhs, from exact sides; else from one formula, in which what is irrational may cancel."""
         if isinstance(lhs, Exact) and isinstance(rhs, Exact):
             return Exact(rhs.value - lhs.value)
-        return values.of(rhs_minus(self.claim), x)
+        return values.of(self.rhs_minus_lhs, x)
 
     def result(self) -> Survey:
         """The status that these models support."""
@@ -291,10 +297,10 @@ def proved_by_form(claim: Claim) -> str:
     scope = "every model whose encoder covers the posterior" if claim.covering else "every model"
     if claim.relation == "<=" and always_at_most(lhs, rhs, claim.covering):
         return f"lhs <= rhs by the form of the two sides, for {scope}"
-    if claim.relation == "<=" and nonnegative_by_form(rhs_minus(claim)):
-        return f"rhs - lhs is a sum of non-negative terms by its form, for {scope}"
     if claim.relation == "<=" and at_most_as_averages(lhs, rhs):
         return f"rhs - lhs, under common draws, is a sum of non-negative terms by its form, for {scope}"
+    if claim.relation == "<=" and nonnegative_by_form(rhs_minus(claim)):
+        return f"rhs - lhs is a sum of non-negative terms by its form, for {scope}"
     if claim.relation == "==" and equal_as_averages(lhs, rhs):
         return f"both sides are the same sum of averages, for {scope}"
     return ""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NoReturn
 
+import numpy as np
 from flint import fmpq
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from boundcheck.evaluators.objects import along, mapped, running_product, scalar
 from boundcheck.evaluators.traversal import Traversal
 from boundcheck.evaluators.values import Exact
 from boundcheck.language.build import Formula, trace
-from boundcheck.language.terms import Space, Term
+from boundcheck.language.terms import OBSERVED, Space, Term, X
 from boundcheck.models.finite import FiniteModel
 
 _ONE = fmpq(1)
@@ -170,3 +171,30 @@ def evaluate(formula: Formula | Term, model: FiniteModel, x: int = 0, **paramete
     if value.is_undefined:
         raise UndefinedValue(term.text, f"x = {x}")
     return Exact(value)
+
+
+class _Stack:
+    """Models of equal sizes as one whose tables have a leading axis over them."""
+
+    def __init__(self, models: Sequence[FiniteModel]) -> None:
+        self.models, self.size = models, models[0].size
+        self.log_tables: dict[tuple[str, str], NDArray[Any]] = {}
+
+    def table(self, role: str, inputs: tuple[Space, ...]) -> NDArray[Any]:
+        return np.stack([model.table(role, inputs) for model in self.models])
+
+
+def evaluate_on_all(term: Term, models: Sequence[FiniteModel]) -> list[list[LogNumber]]:
+    """The values of a term at every observation of exact models of equal sizes, in one traversal.
+
+    Raises:
+        CannotComputeExactly: one of the values is not a rational combination of logarithms of rationals.
+    """
+    stack: Any = _Stack(models)
+    observations = models[0].size(X)
+    traversal = _ExactTraversal(stack, 0, LogNumberDomain(), models=len(models))
+    traversal.env[OBSERVED] = slice(0, observations)
+    found, axes = traversal.value(term), ("models", OBSERVED)
+    data = found.data.transpose([found.axes.index(axis) for axis in axes if axis in found.axes])
+    data = data[tuple(slice(None) if axis in found.axes else None for axis in axes)]
+    return np.broadcast_to(data, (len(models), observations)).tolist()

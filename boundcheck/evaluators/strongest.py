@@ -52,31 +52,6 @@ def value_of(term: Term | BlackBox, model: Model, x: Any, precision: int = FIRST
         return _by_quadrature(term, model, x)
 
 
-class ModelValues:
-    """The strongest values of formulas on one model, each computed once, however often it is asked for.
-
-    >>> from boundcheck.catalogue.objectives import evidence
-    >>> from boundcheck.language.build import trace
-    >>> model = FiniteModel(prior=["1/2", "1/2"], likelihood=[["1/3", "2/3"], [1, 0]], encoder=[[1, 0], [0, 1]])
-    >>> values = ModelValues(model)
-    >>> print(values.of(trace(evidence), 1))
-    -log(3)
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self._known: dict[tuple[Term, Any, int], Value] = {}
-
-    def of(self, term: Term | BlackBox, x: Any, precision: int = FIRST_PRECISION) -> Value:
-        """As `value_of`; a black box is called anew, for it may not answer twice alike."""
-        if isinstance(term, BlackBox):
-            return value_of(term, self.model, x, precision)
-        key = (term, tuple(x) if isinstance(x, list) else x, precision)
-        if key not in self._known:
-            self._known[key] = value_of(term, self.model, x, precision)
-        return self._known[key]
-
-
 def _by_quadrature(term: Term, model: ContinuousModel, x: Any) -> Value:
     """Fixed Gauss rules where all draws are normal and the rules agree, else adaptive quadrature.
 
@@ -204,4 +179,4 @@ def require_observation(model: Model, x: Any) -> None:
         raise BadInput("x", x, f"the number of an observed state, 0 to {model.sizes['x'] - 1}")
 
 
-__all__ = ["FIRST_PRECISION", "Model", "ModelValues", "evaluate", "require_observation", "value_of"]
+__all__ = ["FIRST_PRECISION", "Model", "evaluate", "require_observation", "value_of"]

@@ -321,12 +321,12 @@ ONE = Const(Fraction(1))
 
 def canonical(term: Term, scope: dict[int, tuple]) -> tuple:
     """A nested tuple that is equal for two terms exactly if they are equal up to names of bound variables."""
-    if isinstance(term, Const):
-        return ("const", term.value)
     if isinstance(term, Var):
         return scope.get(term.serial, ("free", term.serial))
     if isinstance(term, Apply):
-        return (term.op, *(canonical(arg, scope) for arg in term.args))
+        return (term.op, *[canonical(arg, scope) for arg in term.args])
+    if isinstance(term, Const):
+        return ("const", term.value.numerator, term.value.denominator)  # hashed faster than a Fraction
     if isinstance(term, LogDensity):
         return ("log-density", term.law.canonical(scope), *(canonical(point, scope) for point in term.point))
     if isinstance(term, Expect):
