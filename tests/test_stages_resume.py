@@ -19,7 +19,7 @@ from torch import Tensor
 from torch_models import LinearGaussian
 
 from boundcheck.evaluators import units
-from boundcheck.evidence import TrainingObjective, chain_block, evaluate_model, replication, stages
+from boundcheck.evidence import TrainingObjective, annealed_weights, chain_block, evaluate_model, replication, stages
 from boundcheck.evidence.journal import JournalError
 from boundcheck.evidence.stages import Compute, Stage, State, Step
 
@@ -319,3 +319,29 @@ def test_moments_of_parts_join_to_those_of_all_replicates(monkeypatch: pytest.Mo
     for each in found[1:]:
         assert each.mean == pytest.approx(found[0].mean, rel=1e-13)
         assert each.monte_carlo_error == pytest.approx(found[0].monte_carlo_error, rel=1e-12)
+
+
+def test_rows_that_were_halved_for_memory_stay_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "_SECONDS", 0.0)
+    monkeypatch.setattr(stages, "_SHARE", 1e9)
+    model, plain, calls = LINEAR.torch(), LINEAR.torch(), [0]
+
+    def tight(z: Tensor) -> Any:
+        if len(z) > 10:
+            raise MemoryError
+        calls[0] += 1
+        if calls[0] in (100, 300):
+            raise KeyboardInterrupt
+        return plain.law("likelihood", z)
+
+    model._functions["likelihood"] = tight
+    how: dict[str, Any] = {"temperatures": 4, "chains": 8, "rows": 64}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            annealed_weights(model, X, **how, stage=Stage("ais", tmp_path))
+    found = annealed_weights(model, X, **how, stage=Stage("ais", tmp_path))
+    assert "halved to 8" in found.notes[-1] and len(set(found.notes)) == len(found.notes)
+    np.testing.assert_allclose(found.log_weights, annealed_weights(plain, X, **how).log_weights, rtol=1e-10)
+    calls[0] = 1000
+    annealed_weights(model, X, **how, stage=Stage("whole", tmp_path))
+    assert 300 < calls[0] - 1000 < 400, calls  # so it was interrupted twice on its way
