@@ -26,12 +26,19 @@ def random_state(device: torch.device, seed: int) -> Iterator[None]:
 
     A torch distribution draws from the global generators and takes no other; threads take turns.
     """
-    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    elsewhere = [] if device.type == "cpu" else [device]
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(elsewhere, device_type=device.type):
         torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+        if elsewhere:
+            accelerator = module_of(device)
+            with accelerator.device(device):
+                accelerator.manual_seed(seed)
         yield
+
+
+def module_of(device: torch.device) -> Any:
+    """What torch offers for an accelerator's kind: torch.cuda for one of NVIDIA or AMD."""
+    return getattr(torch, device.type)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -103,4 +110,4 @@ def _is_torchs_own(law: Distribution) -> bool:
     return kind.__module__.startswith("torch.") and kind is not torch.distributions.TransformedDistribution
 
 
-__all__ = ["out_of_memory", "plain", "random_state", "tried", "with_inner_gradients"]
+__all__ = ["module_of", "out_of_memory", "plain", "random_state", "tried", "with_inner_gradients"]
