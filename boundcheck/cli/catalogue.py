@@ -39,7 +39,8 @@ def list_command(count: int | None, no_cache: bool, as_json: bool, seed: int) ->
 def show_command(name: str, as_json: bool, seed: int) -> int:
     """A claim's formulas, source, gap and known witness.
 
-    The formulas are shown as text and as LaTeX. A witness is a model on which the claim is known to fail.
+    The formulas are shown as text and as LaTeX, which needs amsmath and amssymb. A witness is a model on which the
+    claim is known to fail.
 
     NAME is a claim of the catalogue, or FILE.py:NAME for one of your own.
     """
