@@ -30,8 +30,9 @@ from boundcheck.claims.box import (
 )
 from boundcheck.claims.gaussian import PARAMETERS, LinearGaussian, prove_on_gaussians
 from boundcheck.claims.landscape import LogFormLandscape, mean_value_bound, middle_of, second_order_bound
+from boundcheck.claims.log_form_domain import log_form
 from boundcheck.claims.logforms import LogForms
-from boundcheck.claims.symbols import log_form, row_of_sticks, symbolic_tables
+from boundcheck.claims.symbols import row_of_sticks, symbolic_tables
 from boundcheck.errors import BadInput, CannotCompute, UnknownName
 from boundcheck.evaluators import exact
 from boundcheck.language import kl

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from boundcheck.catalogue import claims, find, objectives
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Outcome
+from boundcheck.claims.log_form_domain import log_form
 from boundcheck.claims.logforms import LogForms, evaluated, positive_on_simplices
 from boundcheck.claims.symbolic import prove_gap, prove_identity, random_positive_models
 from boundcheck.claims.symbols import (
-    log_form,
     row_of_squares,
     row_of_sticks,
     row_with_last_entry_left,

@@ -29,8 +29,9 @@ from boundcheck.claims.check import check
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Outcome, Verdict
 from boundcheck.claims.landscape import LogFormLandscape, Point
+from boundcheck.claims.log_form_domain import log_form
 from boundcheck.claims.logforms import OutOfBudget, Ratio, evaluated
-from boundcheck.claims.symbols import SymbolicTables, log_form, row_of_sticks, symbolic_tables
+from boundcheck.claims.symbols import SymbolicTables, row_of_sticks, symbolic_tables
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.language.terms import Number, Term, add, as_fraction, multiply
 from boundcheck.models.finite import FiniteModel

@@ -22,12 +22,11 @@ from itertools import count
 from boundcheck.claims.claim import Claim
 from boundcheck.claims.decide import Outcome, decide
 from boundcheck.claims.gap import nonnegative_by_form
+from boundcheck.claims.log_form_domain import HalfPowers, log_form
 from boundcheck.claims.logforms import OutOfBudget
 from boundcheck.claims.symbols import (
     DEFAULT_SECONDS,
-    HalfPowers,
     Layout,
-    log_form,
     row_of_squares,
     row_with_last_entry_left,
     symbolic_tables,
