@@ -18,7 +18,8 @@ from helpers import enclosure, exact, finite, floating, oracle_models, value_or_
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, BoundcheckError, CannotComputeExactly
 from boundcheck.language.terms import CORRUPTED, Space, X, Z
-from boundcheck.models.finite import FLOAT_ROW_TOLERANCE, FiniteModel, load_model
+from boundcheck.models.finite import FiniteModel, load_model
+from boundcheck.models.tables import FLOAT_ROW_TOLERANCE
 
 F = Fraction
 ONE = {"prior": [1], "likelihood": [[1]]}

@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput
 from boundcheck.language.laws import ROLES
-from boundcheck.language.numerals import exact_fraction
-from boundcheck.language.terms import CORRUPTED, Space, X, Z
-
-Entries: TypeAlias = Sequence[Any] | NDArray[Any]
+from boundcheck.language.terms import CORRUPTED, Space, X
+from boundcheck.models.tables import Entries, checked_rows, parse_table, require_axes, require_shape, written_float
 
 FORMAT = "boundcheck-model/1"
-FLOAT_ROW_TOLERANCE = Fraction(1, 10**9)
-"""A row with float entries that sums to one within this is divided by its sum; other rows must sum to exactly one."""
-
-_REMEDY = "give probabilities as ints, Fractions, decimal text or floats, each row summing to one"
 
 
 class FiniteModel:
@@ -71,17 +65,17 @@ class FiniteModel:
         tables: dict[str, NDArray[Any]] = {}
         if joint is not None:
             raw = parse_table("joint", joint)
-            _require_axes("joint", raw, at_least=2)
+            require_axes("joint", raw, at_least=2)
             self.latent_shape: tuple[int, ...] = raw.shape[1:]
-            tables["joint"] = _checked_rows("joint", raw.reshape(1, -1)).reshape(raw.shape[0], -1)
+            tables["joint"] = checked_rows("joint", raw.reshape(1, -1)).reshape(raw.shape[0], -1)
         else:
             raw = parse_table("prior", prior)
-            _require_axes("prior", raw, at_least=1)
+            require_axes("prior", raw, at_least=1)
             self.latent_shape = raw.shape
-            tables["prior"] = _checked_rows("prior", raw.reshape(1, -1)).reshape(-1)
+            tables["prior"] = checked_rows("prior", raw.reshape(1, -1)).reshape(-1)
             rows = parse_table("likelihood", likelihood)
-            _require_shape("likelihood", rows, (*self.latent_shape, None), "the shape of z, then one axis for x")
-            tables["likelihood"] = _checked_rows("likelihood", rows.reshape(-1, rows.shape[-1]))
+            require_shape("likelihood", rows, (*self.latent_shape, None), "the shape of z, then one axis for x")
+            tables["likelihood"] = checked_rows("likelihood", rows.reshape(-1, rows.shape[-1]))
             # Rows kept as floats leave a joint of floats.
             floats = [table for table in tables.values() if table.dtype != object]
             rows, prior_of_z = tables["likelihood"], tables["prior"][:, None]
@@ -90,23 +84,23 @@ class FiniteModel:
         self.corrupted_shape: tuple[int, ...] = ()
         if corruption is not None:
             raw = parse_table("corruption", corruption)
-            _require_axes("corruption", raw, at_least=2)
-            _require_shape("corruption", raw, (n_x, *raw.shape[1:]), "one row for each x")
+            require_axes("corruption", raw, at_least=2)
+            require_shape("corruption", raw, (n_x, *raw.shape[1:]), "one row for each x")
             self.corrupted_shape = raw.shape[1:]
-            tables["corruption"] = _checked_rows("corruption", raw.reshape(n_x, -1))
+            tables["corruption"] = checked_rows("corruption", raw.reshape(n_x, -1))
         n_c = math.prod(self.corrupted_shape) if corruption is not None else 0
         if encoder is not None:
             raw = parse_table("encoder", encoder)
             inputs = self.corrupted_shape if corruption is not None else (n_x,)
             what = "x~" if corruption is not None else "x"
-            _require_shape("encoder", raw, (*inputs, *self.latent_shape), f"one row for each {what}, of the shape of z")
-            tables["encoder"] = _checked_rows("encoder", raw.reshape(-1, n_z))
+            require_shape("encoder", raw, (*inputs, *self.latent_shape), f"one row for each {what}, of the shape of z")
+            tables["encoder"] = checked_rows("encoder", raw.reshape(-1, n_z))
         if auxiliary is not None:
             if corruption is None:
                 raise BadInput("auxiliary", "given", "a corruption beside it", "r(x~|z,x) needs the states of x~")
             raw = parse_table("auxiliary", auxiliary)
-            _require_shape("auxiliary", raw, (*self.latent_shape, n_x, *self.corrupted_shape), "z, then x, then x~")
-            tables["auxiliary"] = _checked_rows("auxiliary", raw.reshape(-1, n_c)).reshape(n_z, n_x, n_c)
+            require_shape("auxiliary", raw, (*self.latent_shape, n_x, *self.corrupted_shape), "z, then x, then x~")
+            tables["auxiliary"] = checked_rows("auxiliary", raw.reshape(-1, n_c)).reshape(n_z, n_x, n_c)
         self._tables = tables
         self._derived: dict[str, NDArray[Any]] = {}
         self._sizes = {"x": n_x, "z": n_z} | ({"x~": n_c} if corruption is not None else {})
@@ -269,129 +263,6 @@ class FiniteModel:
         return {}
 
 
-# --- reading and checking tables -----------------------------------------------------------------------------------
-
-_EXACT_LIMIT = 4096
-"""A table of floats with more entries than this stays floating: exact arithmetic on it would be hopeless anyway."""
-
-
-def parse_table(name: str, entries: object) -> NDArray[Any]:
-    """Entries as an array of Fractions, or of floats for a large table of floats.
-
-    Raises:
-        BadInput: naming the entry that is no probability, or a ragged or empty table.
-    """
-    if isinstance(entries, np.ndarray) and entries.dtype.kind == "f" and entries.size > _EXACT_LIMIT:
-        bad = ~(np.isfinite(entries) & (entries >= 0))
-        if bad.any():
-            index = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise BadInput(_place(name, index), float(entries[index]), "a probability >= 0", _REMEDY)
-        return np.ascontiguousarray(entries, dtype=np.float64)
-    nested = entries.tolist() if isinstance(entries, np.ndarray) else entries
-    if isinstance(nested, str | bytes | Mapping) or not isinstance(nested, Sequence):
-        raise BadInput(name, entries, "nested lists of probabilities", _REMEDY)
-    flat: list[_Entry] = []
-    shape = _flatten(name, nested, (), flat)
-    if len(flat) > _EXACT_LIMIT and any(entry.rounded for entry in flat):
-        return np.array([float(entry) for entry in flat]).reshape(shape)
-    table = np.empty(len(flat), dtype=object)
-    table[:] = flat
-    return table.reshape(shape)
-
-
-_MOST_AXES = 32
-"""Nesting of a table: one axis for each variable."""
-
-
-class _Entry(Fraction):
-    """A rational that remembers whether it was written as a float, whose rounding a row may make up for."""
-
-    rounded = False
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def _written_float(text: str) -> _Entry:
-    entry = _Entry(exact_fraction(text))
-    entry.rounded = True
-    return entry
-
-
-def _flatten(name: str, nested: Any, index: tuple[int, ...], out: list[_Entry]) -> tuple[int, ...]:
-    if isinstance(nested, np.ndarray):  # a list of arrays
-        nested = nested.tolist()
-    if isinstance(nested, Sequence) and not isinstance(nested, str | bytes):
-        if not nested:
-            raise BadInput(_place(name, index), nested, "at least one entry", _REMEDY)
-        if len(index) == _MOST_AXES:
-            raise BadInput(name, nested, f"at most {_MOST_AXES} axes", "flatten some variables into one")
-        shapes = {_flatten(name, entry, (*index, i), out) for i, entry in enumerate(nested)}
-        if len(shapes) > 1:
-            lengths = sorted(shapes)
-            raise BadInput(_place(name, index), nested, f"rows of one length, not of shapes {lengths}", _REMEDY)
-        return (len(nested), *shapes.pop())
-    out.append(_entry(name, nested, index))
-    return ()
-
-
-def _entry(name: str, value: Any, index: tuple[int, ...]) -> _Entry:
-    remedy = _REMEDY
-    try:
-        if isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, bool):
-            raise TypeError
-        if isinstance(value, _Entry):
-            entry = value
-        else:
-            entry = _Entry(exact_fraction(value))
-            entry.rounded = isinstance(value, float)
-    except (TypeError, ValueError, ZeroDivisionError):
-        raise BadInput(_place(name, index), value, "a finite number", remedy) from None
-    if entry < 0:
-        raise BadInput(_place(name, index), value, "a probability >= 0", remedy)
-    return entry
-
-
-def _place(name: str, index: tuple[int, ...]) -> str:
-    return name + "".join(f"[{i}]" for i in index)
-
-
-def _checked_rows(name: str, rows: NDArray[Any]) -> NDArray[Any]:
-    """Rows that sum to one, exactly; float rows are divided by their sum if it is one up to rounding."""
-    if rows.dtype != object:
-        sums = rows.sum(axis=1)
-        bad = np.abs(sums - 1) > float(FLOAT_ROW_TOLERANCE)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise BadInput(f"the sum of row {row} of {name}", float(sums[row]), "1", _REMEDY)
-        rounding = rows.shape[1] * np.finfo(np.float64).eps  # a row that is right already stays as it is
-        return rows / np.where(np.abs(sums - 1) > rounding, sums, 1.0)[:, None]
-    out = np.empty(rows.shape, dtype=object)
-    for i, row in enumerate(rows):
-        total = sum((Fraction(entry) for entry in row), Fraction(0))
-        rounded = any(entry.rounded for entry in row)
-        if total != 1 and not (rounded and abs(total - 1) <= FLOAT_ROW_TOLERANCE):
-            place = f"the sum of row {i} of {name}" if len(rows) > 1 else f"the sum of {name}"
-            shown = float(total) if total.denominator > 10**6 and total < 10**6 else total
-            raise BadInput(place, shown if isinstance(shown, float) else str(shown), "1", _REMEDY)
-        out[i] = [Fraction(entry) / total for entry in row]
-    return out
-
-
-def _require_axes(name: str, table: NDArray[Any], at_least: int) -> None:
-    if table.ndim < at_least:
-        raise BadInput(f"the shape of {name}", table.shape, f"at least {at_least} axes", "nest the lists one deeper")
-
-
-def _require_shape(name: str, table: NDArray[Any], shape: tuple[int | None, ...], what: str) -> None:
-    fits = table.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, table.shape, strict=True))
-    if not fits:
-        wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        raise BadInput(f"the shape of {name}", table.shape, f"{wanted}: {what}", "check the order of the axes")
-
-
 def load_model(path: str | Path) -> FiniteModel:
     """A model from its JSON file; decimals are read exactly as they are written.
 
@@ -405,7 +276,7 @@ def load_model(path: str | Path) -> FiniteModel:
     if not text.strip():
         raise BadInput("the model file", str(path), "a JSON model", "the file is empty")
     try:
-        data = json.loads(text, parse_float=_written_float, parse_constant=_no_constant)
+        data = json.loads(text, parse_float=written_float, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadInput("the model file", str(path), "valid JSON", str(error)) from None
     return FiniteModel.from_json(data)
@@ -415,4 +286,4 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a probability")
 
 
-__all__ = ["FLOAT_ROW_TOLERANCE", "FORMAT", "Entries", "FiniteModel", "Z", "load_model"]
+__all__ = ["FORMAT", "FiniteModel", "load_model"]
