@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from boundcheck.language.averages import is_normalised
+from boundcheck.language.binding import substitute
 from boundcheck.language.build import exp, exp_series, log
 from boundcheck.language.laws import Law, MixtureLaw, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
@@ -39,7 +40,6 @@ from boundcheck.language.terms import (
     add,
     as_term,
     multiply,
-    substitute,
     walk,
 )
 

@@ -35,8 +35,9 @@ from boundcheck.language.averages import (
     summands,
     written_out,
 )
+from boundcheck.language.binding import substitute
 from boundcheck.language.build import log
-from boundcheck.language.terms import Apply, Expect, Integrate, LogDensity, Term, Var, add, multiply, substitute
+from boundcheck.language.terms import Apply, Expect, Integrate, LogDensity, Term, Var, add, multiply
 
 _MOST_PARTS = 12
 _MOST_COPIES = 4

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from boundcheck.errors import CannotCompute
 from boundcheck.evaluators.values import Bias
+from boundcheck.language.binding import substitute
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand, is_one_of_its_copies
 from boundcheck.language.positions import Shape, bias_shape, positions
 from boundcheck.language.terms import (
@@ -26,7 +27,6 @@ from boundcheck.language.terms import (
     Space,
     Term,
     Var,
-    substitute,
 )
 
 EVALUATOR = "Monte Carlo"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from boundcheck.errors import CannotCompute
+from boundcheck.language.binding import substitute
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, exp, expand
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
@@ -34,7 +35,6 @@ from boundcheck.language.terms import (
     Var,
     add,
     multiply,
-    substitute,
 )
 
 NAME = "quadrature evaluator"

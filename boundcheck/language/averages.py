@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import permutations
 
+from boundcheck.language.binding import substitute
 from boundcheck.language.build import exp, log
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
 from boundcheck.language.terms import (
@@ -26,7 +27,6 @@ from boundcheck.language.terms import (
     Var,
     add,
     multiply,
-    substitute,
     walk,
 )
 

@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from boundcheck.errors import CannotCompute, FormulaError
+from boundcheck.language.binding import canonical, substitute
 from boundcheck.language.terms import (
     CORRUPTED,
     Apply,
@@ -28,9 +29,7 @@ from boundcheck.language.terms import (
     X,
     Z,
     add,
-    canonical,
     multiply,
-    substitute,
     walk,
 )
 
@@ -65,11 +64,11 @@ class Law:
         return tuple(sorted(found, key=lambda plate: plate.serial))
 
     def canonical(self, scope: dict[int, tuple]) -> tuple:
-        """See `terms.canonical`."""
+        """See `binding.canonical`."""
         raise NotImplementedError
 
     def substitute(self, replacement: dict[Var, Term]) -> Law:
-        """See `terms.substitute`."""
+        """See `binding.substitute`."""
         raise NotImplementedError
 
     def log_prob(self, *point: Term) -> Term:
