@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pyro
@@ -18,6 +19,7 @@ from boundcheck.adapters.pythae import from_pythae
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput
 from boundcheck.evaluators.monte_carlo import evaluate
+from boundcheck.evidence import evaluate_model
 from boundcheck.evidence.engine import run
 
 DOUBLE = {"dtype": torch.float64}
@@ -77,6 +79,56 @@ def test_pairs_are_drawn_from_the_joint_law_of_a_pyro_model() -> None:
     products = x[:, :, None] * x[:, None, :]
     expected = torch.tensor([[2.25, 1.25], [1.25, 2.25]], **DOUBLE)
     assert bool(((products.mean(0) - expected).abs() < 6 * products.std(0) / 200).all())
+
+
+def test_a_plate_of_more_rows_than_the_batch_scales_no_density() -> None:
+    """Pyro weighs a batch of some of 100 rows by 100 / rows in its loss; log p(x) of a row has no such weight."""
+
+    def of_many(program: Callable) -> Callable:
+        def run_it(x: torch.Tensor) -> None:
+            with pyro.poutine.scale(scale=100 / len(x)):
+                program(x)
+
+        return run_it
+
+    plain = run(from_pyro(model, guide, X), X, ks=(1, 20))
+    assert np.array_equal(run(from_pyro(of_many(model), of_many(guide), X), X, ks=(1, 20)).iwae, plain.iwae)
+
+
+def test_what_a_mask_hides_is_no_part_of_the_data() -> None:
+    """With x_2 hidden, log p(x) is that of x_1 ~ N(0, 2.25); 6 standard errors of 20,000 weights."""
+
+    def half(x: torch.Tensor) -> None:
+        with pyro.plate("examples", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1, **DOUBLE), 1.0).to_event(1))
+            s = pyro.sample("s", dist.Normal(z, 0.5).to_event(1))
+            law = dist.Normal(s.expand(-1, 2), 1.0).mask(torch.tensor([True, False])).to_event(1)
+            pyro.sample("x", law, obs=x)
+
+    result = run(from_pyro(half, guide, X), X, ks=(1, 20_000))
+    truth = Normal(torch.zeros((), **DOUBLE), 1.5).log_prob(X[:, 0]).numpy()
+    assert (np.abs(result.log_mean_weight - truth) < 6 / np.sqrt(result.effective_sample_sizes)).all()
+
+
+def test_a_card_names_the_law_of_the_observed_site() -> None:
+    card = evaluate_model(from_pyro(model, guide, X), X, k=10, simulated=0)
+    assert card.likelihood == "independent Normal of shape (2,); data from -0.7 to 2"
+    with pytest.raises(BadInput, match="a Bernoulli law on boolean values"):
+        evaluate_model(from_pyro(pixels, pixels_guide, GREY), GREY, k=10, simulated=0)
+
+
+GREY = torch.tensor([[0.0, 1.0], [0.5, 1.0]])
+
+
+def pixels(x: torch.Tensor) -> None:
+    with pyro.plate("examples", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Bernoulli(logits=z, validate_args=False).to_event(1), obs=x)
+
+
+def pixels_guide(x: torch.Tensor) -> None:
+    with pyro.plate("examples", len(x)):
+        pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
 
 
 def no_plate(x: torch.Tensor) -> None:
@@ -144,6 +196,12 @@ def test_the_elbo_of_a_pythae_model_is_its_loss() -> None:
     (ours,) = evaluate(objectives.elbo, wrapped, x, n=2000)
     error = math.hypot(float(losses.std()) / 2000**0.5, ours.standard_error)
     assert abs(-float(losses.mean()) - constant - ours.mean) < 6 * error
+
+
+def test_a_card_names_the_likelihood_of_a_pythae_model() -> None:
+    theirs = VAE(VAEConfig(input_dim=(1, 4, 4), latent_dim=2, reconstruction_loss="bce"))
+    card = evaluate_model(from_pythae(theirs), torch.zeros(3, 1, 4, 4), k=10, simulated=0)
+    assert card.likelihood == "independent Bernoulli of shape (1, 4, 4); all data are 0 or 1"
 
 
 def test_other_pythae_models_are_refused() -> None:

@@ -35,8 +35,9 @@ def from_pyro(
 ) -> TorchModel:
     """A TorchModel of a Pyro (model, guide) pair, each called as `model(x)` with x of shape (rows, *event).
 
-    The observed sites of the model make the decoder, its latent sites the prior, which must not depend on x. The
-    guide's sites must be those latent sites, continuous, one value for each row.
+    The observed site of the model makes the decoder, its latent sites the prior, which must not depend on x. The
+    guide's sites must be those latent sites, continuous, one value for each row. What scales a site's log-density, as a
+    plate of all N examples does for a batch, is no part of its law and left out; what a mask hides is.
 
     Args:
         model: samples latent sites, and observes x at sites with `obs=...`.
@@ -148,9 +149,9 @@ class _Program:
         with _ONE_AT_A_TIME, pyro.validation_enabled(False):
             trace = _traced(poutine.condition(program, data=dict(values)), x)
             trace.compute_log_prob()
+            densities = {name: _density(trace.nodes[name]) for name in sites}
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for name in sites:
-            value = trace.nodes[name]["log_prob"]
+        for name, value in densities.items():
             if value.ndim < 1 or value.shape[-1] != len(x):
                 remedy = "sample it under a pyro.plate over the rows, its other axes declared by .to_event(n)"
                 raise BadInput(f"the log-density of site {name}", tuple(value.shape), f"(..., {len(x)})", remedy)
@@ -160,6 +161,13 @@ class _Program:
                 value = value if inside is None else torch.where(inside, value, -math.inf)
             total = total + value.double().reshape(-1, len(x)).sum(0)
         return total
+
+
+def _density(site: Mapping[str, Any]) -> Tensor:
+    """The log-density of a site; not multiplied by the scale that a plate gives it where it holds some of many rows."""
+    from pyro.distributions.util import scale_and_mask
+
+    return scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
 
 
 def _traced(program: Callable[..., Any], x: Tensor) -> Any:
@@ -244,7 +252,7 @@ class _Guide(_Law):
 
 
 class _Observed(_Law):
-    """p(x|z), from the observed site of the model."""
+    """p(x|z), from the observed site of the model, whose own law is the `decoder`."""
 
     def __init__(self, program: _Program, z: Tensor) -> None:
         from pyro import poutine
@@ -253,16 +261,16 @@ class _Observed(_Law):
         x = self._repeated(program.example[:1], len(z))
         with torch.no_grad():
             trace = _traced(poutine.condition(program.model, data=program.split(z)), x)
-        self.law = trace.nodes[program.observed[0]]["fn"]
+        self.decoder = trace.nodes[program.observed[0]]["fn"]
         super().__init__(program, (len(z),), tuple(program.example.shape[1:]))
 
     @property
     def support(self) -> Any:
-        return self.law.support
+        return self.decoder.support
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         with torch.no_grad():
-            return self.law.sample(torch.Size(sample_shape)).reshape(
+            return self.decoder.sample(torch.Size(sample_shape)).reshape(
                 *sample_shape, *self.batch_shape, *self.event_shape
             )
 

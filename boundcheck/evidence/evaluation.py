@@ -29,6 +29,7 @@ from boundcheck.evidence.subject import CURVE, Subject, split_name, subject
 from boundcheck.evidence.verdict import ALPHA, Judgement, UpperBound, judge
 from boundcheck.language.build import Formula
 from boundcheck.models.torch_model import TorchModel, random_state
+from boundcheck.models.torch_supports import name_of
 
 if TYPE_CHECKING:
     import torch
@@ -343,15 +344,10 @@ def describe_likelihood(model: TorchModel, x: Tensor) -> str:
     """What p(x|z) is, and whether the data are binary: "independent Bernoulli of shape (784,); all data are 0 or 1"."""
     with torch.inference_mode(), random_state(x.device, 0):
         law: Any = model.law("likelihood", model.sample("encoder", model.law("encoder", x[:1]), ()))
-    law = getattr(law, "decoder", law)  # that of a hierarchical model has more in it
-    words, shape = [], tuple(law.event_shape)
-    while hasattr(law, "base_dist"):
-        words.append(type(law).__name__.lower())
-        law = law.base_dist
     binary = bool(((x == 0) | (x == 1)).all())
     low, high = float(x.min()), float(x.max())
     values = "all data are 0 or 1" if binary else f"data from {low:.4g} to {high:.4g}"
-    return f"{' '.join([*words, type(law).__name__])} of shape {shape}; {values}"
+    return f"{name_of(law)} of shape {tuple(law.event_shape)}; {values}"
 
 
 def versions() -> dict[str, str]:

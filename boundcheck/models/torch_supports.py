@@ -123,11 +123,36 @@ def moved_inside(law: Distribution, point: Tensor, inside: Tensor, event_axes: i
     return torch.where(inside.reshape(*inside.shape, *[1] * event_axes), point, filler)
 
 
+def name_of(law: Distribution) -> str:
+    """What a law is called: "independent Bernoulli", "mixture of Normal".
+
+    >>> name_of(torch.distributions.Independent(torch.distributions.Bernoulli(torch.full((4,), 0.5)), 1))
+    'independent Bernoulli'
+    """
+    inner = getattr(law, "decoder", None)  # the observed part of a law that has more in it
+    if inner is None and type(law).__name__ in _WRAPPERS:
+        inner = law.base_dist  # type: ignore[attr-defined]
+    if inner is not None:
+        return f"{_WRAPPERS.get(type(law).__name__, '')} {name_of(inner)}".strip()
+    if isinstance(law, torch.distributions.MixtureSameFamily):
+        return f"mixture of {name_of(law.component_distribution)}"
+    return type(law).__name__
+
+
+_WRAPPERS = {
+    "Independent": "independent",
+    "TransformedDistribution": "transformed",
+    "ExpandedDistribution": "",
+    "MaskedDistribution": "masked",
+}
+
+
 def _describe(law: Distribution) -> str:
-    while isinstance(law, torch.distributions.Independent):
-        law = law.base_dist
-    support = str(law.support).removesuffix("()")
-    return f"{type(law).__name__} law on {support[:1].lower() + support[1:]} values"
+    support: object = law.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    support = str(support).removesuffix("()")
+    return f"{name_of(law).removeprefix('independent ')} law on {support[:1].lower() + support[1:]} values"
 
 
 def _least_usual(values: list[float]) -> str:
@@ -140,6 +165,7 @@ __all__ = [
     "in_support",
     "log_density",
     "moved_inside",
+    "name_of",
     "refuse_data",
     "support_is_discrete",
     "support_is_fixed",
