@@ -22,6 +22,7 @@ from boundcheck.evidence.bounds import bounds_of, table_of, wealth_maker
 from boundcheck.evidence.card import EvidenceCard
 from boundcheck.evidence.engine import KS, WeightRun, summarised
 from boundcheck.evidence.evaluation import versions
+from boundcheck.evidence.independence import refuse_dependent
 from boundcheck.evidence.intervals import interval_of
 from boundcheck.evidence.loading import mapped_array
 from boundcheck.evidence.objective import Estimate
@@ -67,7 +68,8 @@ def evaluate_log_weights(
         progress: called with (done, of) in log-weights.
 
     Raises:
-        BadInput: an array of another shape, +inf, only NaN, or values that do not fit the examples.
+        BadInput: an array of another shape, +inf, only NaN, draws that are plainly dependent, or values that do not fit
+            the examples.
 
     >>> z = np.random.default_rng(0).normal(size=(2000, 5))
     >>> card = evaluate_log_weights(z - 0.5)  # log p(x) = 0
@@ -77,6 +79,7 @@ def evaluate_log_weights(
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 0.5:
         raise BadInput("alpha", alpha, "an error probability between 0 and 1/2")
     array = _array("log_weights", log_weights, examples_first)
+    refuse_dependent("log_weights", array)
     result = _run(array, progress)
     indices = result.evaluated
     evidence = replace(bounds_of(result, log_evidence=log_evidence), has_model=False)
