@@ -18,6 +18,7 @@ from boundcheck.evidence.stages import Stage, State, Step, notes_of, tensors_dig
 from boundcheck.evidence.streams import Purpose
 from boundcheck.evidence.tempering import Setting, schedule
 from boundcheck.models.torch_model import TorchModel, out_of_memory
+from boundcheck.models.torch_state import module_of
 
 if TYPE_CHECKING:
     import torch
@@ -119,8 +120,8 @@ class Job:
             raise BadInput("rows", 1, "memory for a single row", remedy) from error
         self.rows //= 2
         self.notes.append(f"out of memory: the rows handed to the model at once were halved to {self.rows}")
-        if self.x.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.x.device.type != "cpu":
+            module_of(self.x.device).empty_cache()
 
     def _posterior_draws(self, z: Any) -> Tensor:
         drawn = torch.as_tensor(z)

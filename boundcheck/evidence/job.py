@@ -125,7 +125,7 @@ class Job:
         """The state that one item leaves: that of every accumulator, and which examples failed."""
         weighed = self.weigher(item)
         draws, examples = weighed.values.shape
-        rows = draws if self.x.device.type == "cuda" else max(1, _ADDED_AT_ONCE // examples)
+        rows = draws if self.x.device.type != "cpu" else max(1, _ADDED_AT_ONCE // examples)
         made = {}
         with torch.inference_mode():
             for name, maker in self.makers.items():

@@ -96,7 +96,7 @@ class GaussianProposal:
         examples = range(self.examples.start + block.start, self.examples.start + block.stop)
         first = self.item.samples.start + span.start
         size = span.stop - span.start
-        if mean.device.type == "cuda":
+        if mean.device.type != "cpu":
             return device_normals(
                 weigher.seed,
                 weigher.purpose,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boundcheck.errors import require
+from boundcheck.models.torch_state import module_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,10 +45,9 @@ def usable_cores() -> int:
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on a device; None if it does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
-        return None
+        tells = getattr(module_of(device), "mem_get_info", None)
+        return tells(device)[0] if tells is not None else None
     found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -70,7 +70,7 @@ def default_chunk(entries: int, itemsize: int, device: torch.device, threads: in
     >>> default_chunk(834, 4, torch.device("cpu"))
     512
     """
-    most = 1 << 18 if device.type == "cuda" else max(64, min(4096, _CACHED_NUMBERS // max(1, entries)))
+    most = 1 << 18 if device.type != "cpu" else max(64, min(4096, _CACHED_NUMBERS // max(1, entries)))
     free = free_memory(device)
     if free is not None:
         most = min(most, max(1, free // (_SHARE * threads * max(1, entries) * itemsize * _WIDTHS_PER_ROW)))

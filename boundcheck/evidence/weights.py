@@ -19,6 +19,7 @@ from boundcheck.evaluators.draws import concatenated
 from boundcheck.evidence.proposals import LOG_ROOT_TAU, GaussianProposal, proposal_of, summed
 from boundcheck.evidence.streams import UNIT, Item, Layout, Purpose
 from boundcheck.models.torch_model import TorchModel, out_of_memory, refuse_data
+from boundcheck.models.torch_state import module_of
 
 if TYPE_CHECKING:
     import torch
@@ -117,10 +118,10 @@ class Weigher:
         with self._lock:
             if self.chunk == rows:
                 self.chunk = rows // 2
-                place = "CUDA " if self.x.device.type == "cuda" else ""
+                place = "" if self.x.device.type == "cpu" else f"{self.x.device.type.upper()} "
                 self.notes.append(f"{place}out of memory: the chunk was halved to {self.chunk}")
-        if self.x.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.x.device.type != "cpu":
+            module_of(self.x.device).empty_cache()
 
     # --- an item ---
 

@@ -17,6 +17,7 @@ from boundcheck.models.torch_state import (
     out_of_memory,
     plain,
     random_state,
+    refuse_devices,
     tried,
     with_inner_gradients,
 )
@@ -152,8 +153,14 @@ class TorchModel:
         parameters = self.module.parameters() if self.module is not None else iter(())
         return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where the wrapped module's parameters are, if there is a module with any."""
+        parameters = self.module.parameters() if self.module is not None else iter(())
+        return next((p.device for p in parameters), None)
+
     def data(self, x: Any) -> Tensor:
-        """Observations as a tensor of shape (examples, *event), in the floating type of the module's parameters.
+        """Observations of shape (examples, *event), on the device and in the floating type of the module's parameters.
 
         Raises:
             BadInput: no examples, no batch axis, NaN or infinities, or values that are not numbers.
@@ -170,7 +177,7 @@ class TorchModel:
                 where = int(bad.nonzero()[0])
                 raise BadInput(f"x[{where}]", "not finite", "finite numbers", "remove or repair that example")
             batch = batch.to(self.dtype or batch.dtype)
-        return batch
+        return batch if self.device is None else batch.to(self.device)
 
     # --- laws ---
 
@@ -192,6 +199,7 @@ class TorchModel:
         except Exception as error:
             if out_of_memory(error):
                 raise
+            refuse_devices(shown, error)
             shapes = [tuple(arg.shape) for arg in args]
             raise BadInput(
                 f"the shape given to {shown}",
@@ -249,6 +257,7 @@ class TorchModel:
         except Exception as error:
             if out_of_memory(error):
                 raise
+            refuse_devices(NAMES[role], error)
             remedy = f"it raised {type(error).__name__}: {_first_line(error)}"
             raise BadInput(f"a draw from {NAMES[role]}", law, "a law that can be sampled", remedy) from error
 
@@ -304,6 +313,7 @@ class TorchModel:
         except Exception as error:
             if out_of_memory(error):
                 raise
+            refuse_devices(shown, error)
             raise BadInput(
                 f"the log-density of {shown}",
                 f"{letter} of shape {tuple(point.shape)}",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from boundcheck.errors import require
+from boundcheck.errors import BadInput, require
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,17 @@ def out_of_memory(error: BaseException) -> bool:
     (True, False)
     """
     return isinstance(error, _OUT_OF_MEMORY) or (isinstance(error, RuntimeError) and "DefaultCPUAlloc" in str(error))
+
+
+def refuse_devices(shown: str, error: Exception) -> None:
+    """Say it plainly if a user's function failed because some of its tensors are on another device than its data.
+
+    Raises:
+        BadInput: naming the function.
+    """
+    if "on the same device" in str(error):
+        remedy = "register constants as buffers, which move with a module, or make them with device=x.device"
+        raise BadInput(f"the device of {shown}", "tensors of two devices", "all of them where the data are", remedy)
 
 
 @contextmanager
@@ -110,4 +121,4 @@ def _is_torchs_own(law: Distribution) -> bool:
     return kind.__module__.startswith("torch.") and kind is not torch.distributions.TransformedDistribution
 
 
-__all__ = ["module_of", "out_of_memory", "plain", "random_state", "tried", "with_inner_gradients"]
+__all__ = ["module_of", "out_of_memory", "plain", "random_state", "refuse_devices", "tried", "with_inner_gradients"]
