@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput
 from boundcheck.evaluators.values import json_float
+from boundcheck.evidence.independence import refuse_dependent
 from boundcheck.evidence.wealth import LEVELS, Wealth, checked_delta
 
 Floats = NDArray[np.float64]
@@ -91,7 +92,8 @@ def evidence_interval(
         fixed: the number of draws was fixed before any was seen, as for `Wealth.lower`.
 
     Raises:
-        BadInput: an array of another shape, NaN, a weight that is infinite, or a delta outside (0, 1).
+        BadInput: an array of another shape, NaN, a weight that is infinite, draws that are plainly dependent, or a
+            delta outside (0, 1).
 
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(2000, 3))  # E w = 1 if log w ~ N(-1/2, 1); posterior draws give N(1/2, 1)
@@ -154,6 +156,7 @@ def _both(wealth: Wealth, delta: float, which: NDArray[Any] | None, fixed: bool)
 
 def _all_at_once(name: str, given: Any, sign: int, levels: int) -> Wealth:
     values = checked_log_weights(name, given, zero=-sign * math.inf)
+    refuse_dependent(name, values)
     wealth = Wealth(values.shape[1], levels=levels)
     wealth.add(sign * values)
     return wealth
