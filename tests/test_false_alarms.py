@@ -35,10 +35,7 @@ Floats = NDArray[np.float64]
 
 def estimate(values: Floats) -> Estimate:
     """From draws of shape (replicates, examples)."""
-    count = len(values)
-    errors = values.std(0, ddof=1) / math.sqrt(count)
-    rows = zip(values.mean(0).tolist(), errors.tolist(), strict=True)
-    return Estimate.of([Sampled(mean, error, Bias.NONE, count) for mean, error in rows])
+    return Estimate.of_draws([values])
 
 
 NOISE: dict[str, Callable[[np.random.Generator, tuple[int, int]], Floats]] = {
@@ -138,11 +135,13 @@ def test_equal_objectives_are_found_different_no_more_often_than_they_say() -> N
 
 
 def test_clear_cases_are_decided() -> None:
-    """The limits are not so wide that nothing is ever said."""
+    """The limits are not so wide that nothing is ever said, unless a tail is so long that a mean may have missed it."""
     rng = np.random.default_rng(2)
     for noise in NOISE:
-        assert run(rng, noise, "close", 50, 10.0).outcome is Outcome.VIOLATED
-        assert run(rng, noise, "close", 50, -10.0).outcome is Outcome.HOLDS
+        long = noise in ("minus chi-square of one degree", "minus lognormal")  # their skewness is -2.8 and -6.2
+        above = run(rng, noise, "close", 200, 10.0).outcome
+        assert above is Outcome.VIOLATED or (long and above is Outcome.UNDECIDED)
+        assert run(rng, noise, "close", 200, -10.0).outcome is Outcome.HOLDS
 
 
 if __name__ == "__main__":  # the figures of docs/planted-errors.md
