@@ -93,6 +93,36 @@ def test_a_prior_of_two_far_peaks() -> None:
     check(grid_evidence(model, x), truth.numpy())
 
 
+@pytest.mark.parametrize(
+    ("share", "place", "width", "noise", "x"),
+    [
+        (0.03, 300.0, 0.01, 1e4, 0.0),  # a likelihood that favours nothing: the first box holds 97% of it
+        (0.03, 300.0, 0.01, 1.0, 150.0),
+        (0.5, 3.0, 1e-4, 1.0, 3.0),  # a needle between the first points
+        (0.1, 3.0, 1e-5, 0.5, 3.0),
+    ],
+)
+def test_small_parts_of_a_prior_are_found_by_its_own_draws(
+    share: float, place: float, width: float, noise: float, x: float
+) -> None:
+    shares, means, widths = doubles(1 - share, share), doubles(0.0, place), doubles(1.0, width)
+    model = scalar(
+        prior=lambda: MixtureSameFamily(Categorical(shares), Normal(means, widths)),
+        decoder=lambda z: Normal(z, torch.full_like(z, noise)),
+    )
+    truth = torch.logsumexp(shares.log() + Normal(means, (widths**2 + noise**2).sqrt()).log_prob(doubles(x)), 0)
+    check(grid_evidence(model, doubles(x)), truth.numpy())
+
+
+def test_where_the_grid_steps_over_many_peaks_its_error_is_that_of_the_draws() -> None:
+    """286 peaks of a width of 2e-4 each: the grid meets some of them, and may not say that those are all."""
+    found = grid_evidence(scalar(decoder=lambda z: Normal((50 * z).sin(), 0.01)), doubles(0.3))
+    z = np.linspace(-8, 8, 2_000_001)
+    truth = math.log(np.trapezoid(stats.norm.pdf(z) * stats.norm.pdf(0.3, np.sin(50 * z), 0.01), z))
+    assert abs(found.values[0] - truth) <= found.errors[0] < 1
+    assert found.errors[0] > 0.01
+
+
 def test_a_correlated_prior_in_two_dimensions() -> None:
     covariance = doubles([1.0, 0.95], [0.95, 1.0])
     model = gaussian(prior=lambda: MultivariateNormal(torch.zeros(2).double(), covariance))

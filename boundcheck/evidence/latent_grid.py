@@ -2,8 +2,9 @@
 
 p(x) = integral p(z) p(x|z) dz over a box that is cut into cells, each with a Gauss-Legendre rule. A cell is halved
 until its halves agree with it, so that the cells gather where the posterior is, however narrow; the box is doubled
-until what a doubling adds is negligible. Both differences make the error estimate. It is an estimate: a peak between
-the first points, which neither they nor the encoder point at, would be missed by any such rule.
+until what a doubling adds is negligible. Both differences make the error estimate, and draws of the prior are asked
+whether anything was stepped over. It is an estimate: a peak between the first points, which neither they nor the encoder
+nor any draw point at, would be missed by any such rule.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from boundcheck.errors import BadInput, CannotCompute, require
 from boundcheck.evaluators.values import Approximate, json_float
 from boundcheck.evidence.chain_block import refuse_constrained
+from boundcheck.evidence.grid_seeds import hidden, missed, places_of_note, some_of
 from boundcheck.evidence.intervals import Label
 from boundcheck.evidence.stages import Stage, State, Step, tensors_digest
 from boundcheck.evidence.weights import unvalidated
@@ -39,7 +41,7 @@ _NODES = {1: 12, 2: 8}
 _FIRST_CELLS = {1: 64, 2: 12}
 _MOST_POINTS = {1: 1 << 18, 2: 1 << 21}
 _REACH = 9.0
-_PRIOR_DRAWS = 2048
+_PRIOR_DRAWS = 8192
 _ROUNDS, _DOUBLINGS = 60, 40
 _ROUNDINGS = 16
 _TOGETHER = 16
@@ -211,6 +213,10 @@ class _Joint:
         self.center = np.median(draws, axis=0)
         low, high = np.quantile(draws, [0.16, 0.84], axis=0)  # the law may have no variance, and then this serves
         self.spread = np.maximum((high - low) / 2, 1e-12)
+        self.draws, self.noted = draws, places_of_note(draws, self.center, self.spread, _REACH)
+        with torch.no_grad(), unvalidated():
+            z = torch.as_tensor(draws, dtype=self.like.dtype, device=self.like.device).reshape(-1, *self.event)
+            self.log_prior = self.prior.log_prob(z).double().cpu().numpy()
         self._check()
 
     def _check(self) -> None:
@@ -226,16 +232,17 @@ class _Joint:
                     raise
 
     def seeds(self, example: int) -> tuple[Floats, Floats]:
-        """What the encoder points at, if it does: places and widths, each of shape (seeds, dimensions)."""
+        """What the encoder points at, if it does, and far parts of the prior: places and widths."""
         try:
             with torch.no_grad(), unvalidated():
                 law = self.model.law("encoder", self.x[example : example + 1])
                 mean, spread = (each.reshape(1, -1).double().cpu().numpy() for each in (law.mean, law.stddev))
         except Exception:  # a law without moments, or an encoder that fails: the grid does without
-            return np.empty((0, self.dimensions)), np.empty((0, self.dimensions))
+            return self.noted
         sound = mean.shape == (1, self.dimensions) and np.isfinite(mean).all() and np.isfinite(spread).all()
         kept = slice(0, 1 if sound and bool((spread > 0).all()) else 0)
-        return mean[kept], spread[kept]
+        places, widths = self.noted
+        return np.concatenate([mean[kept], places]), np.concatenate([spread[kept], widths])
 
     def at(self, example: int, points: Floats) -> Floats:
         """log p(x, z) at points of shape (n, dimensions)."""
@@ -265,7 +272,7 @@ class _Integral:
     def __init__(self, joint: _Joint, example: int, tolerance: float) -> None:
         self.joint, self.example, self.tolerance = joint, example, tolerance
         self.seeds, self.seed_widths = joint.seeds(example)
-        self.points, self.largest = 0, -math.inf
+        self.points, self.largest, self.stepped_over = 0, -math.inf, 0
         nodes, weights = np.polynomial.legendre.leggauss(_NODES[joint.dimensions])
         grids = np.meshgrid(*[nodes] * joint.dimensions, indexing="ij")
         self.nodes = np.stack([grid.ravel() for grid in grids], axis=1)
@@ -279,6 +286,9 @@ class _Integral:
             _NoNumber: the model gives NaN or +inf somewhere.
         """
         joint = self.joint
+        drawn = joint.at(self.example, joint.draws)
+        self.known = some_of(joint.draws, drawn)
+        self.points += len(drawn)
         spread, center = joint.spread, joint.center
         low, high = center - _REACH * spread, center + _REACH * spread
         if len(self.seeds):
@@ -300,7 +310,10 @@ class _Integral:
         if total == -math.inf:
             return -math.inf, math.inf  # zero wherever it was looked at, which is no proof
         relative = math.exp(min(0.0, error - total)) + 2 * share
-        return total, (-math.log1p(-relative) if relative < 1 else math.inf) + self.rounding
+        known = (-math.log1p(-relative) if relative < 1 else math.inf) + self.rounding
+        with np.errstate(invalid="ignore"):  # a density of zero at its own draw tells nothing
+            lost = missed(drawn - joint.log_prior, total, self.stepped_over)
+        return total, max(known, lost)
 
     @property
     def rounding(self) -> float:
@@ -331,8 +344,8 @@ class _Integral:
         parts = corners[:, None, :] + offsets * widths[:, None, :]
         return parts.reshape(-1, dimensions), np.repeat(widths / 2, len(offsets), axis=0)
 
-    def _integrals(self, corners: Floats, widths: Floats) -> Floats:
-        """log of the integral over each cell, by its rule."""
+    def _integrals(self, corners: Floats, widths: Floats) -> tuple[Floats, Floats]:
+        """log of the integral over each cell, by its rule, and the largest log-density that the rule has met."""
         points = corners[:, None, :] + widths[:, None, :] * (self.nodes + 1) / 2
         values = self.joint.at(self.example, points.reshape(-1, points.shape[2])).reshape(len(corners), -1)
         self.points += values.size
@@ -341,7 +354,8 @@ class _Integral:
         finite = values[np.isfinite(values)]
         if len(finite) and finite.max() > self.largest:
             self.largest = float(finite.max())
-        return np.logaddexp.reduce(values + self.log_weights, axis=1) + np.log(widths / 2).sum(1)
+        integrals = np.logaddexp.reduce(values + self.log_weights, axis=1) + np.log(widths / 2).sum(1)
+        return integrals, values.max(axis=1)
 
     def _adapted(self, corners: Floats, widths: Floats, beside: float = -math.inf) -> tuple[float, float]:
         """log of the integral over the cells and of its error, relative to it and to what lies `beside` it.
@@ -349,11 +363,11 @@ class _Integral:
         In each round all cells are halved; those whose halves agree with them, up to a share of the tolerance, are
         done with, from the smallest difference on, and the halves of the others are the cells of the next round.
         """
-        whole = self._integrals(corners, widths)
+        whole, _ = self._integrals(corners, widths)
         done, error = -math.inf, -math.inf
         for _ in range(_ROUNDS):
             parts, part_widths = self._halved(corners, widths)
-            halves = self._integrals(parts, part_widths)
+            halves, tops = self._integrals(parts, part_widths)
             grouped = halves.reshape(len(corners), -1)
             sums = np.logaddexp.reduce(grouped, axis=1)
             total = np.logaddexp.reduce([done, beside, *sums])
@@ -365,6 +379,10 @@ class _Integral:
             agreed = np.zeros(len(gaps), dtype=bool)
             agreed[order] = np.cumsum(gaps[order]) <= max(self.tolerance, self.rounding) / 16
             agreed &= ~self._hides_a_seed(corners, widths)
+            highest, least = tops.reshape(len(corners), -1).max(axis=1), total + math.log(self.tolerance / 16)
+            hiding = agreed & hidden(corners, widths, highest, *self.known, least)
+            self.stepped_over += int(hiding.sum())
+            agreed &= ~hiding
             full = self.points > _MOST_POINTS[self.joint.dimensions]
             if full:
                 agreed[:] = True
