@@ -2,7 +2,7 @@
 
 A log-density of a factored model is a sum of tables over few variables each. Two quantities need nothing more: the
 expectation of such a sum under a law that is itself a product of factors, and the logarithm of the sum over all
-states of exp of such a sum. This module reads a term as an arithmetic of these two, and `elimination` computes them:
+states of exp of such a sum. This module reads a term as an arithmetic of these two, which `contraction_sums` computes:
 
     E_{z ~ law}[sum_i c_i log f_i(z)]    and    log sum_z law(z) exp(sum_i c_i log f_i(z)).
 
@@ -13,20 +13,17 @@ sums, KL divergences, and constants and arithmetic around them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import reduce
-from itertools import product
-from typing import Any, NoReturn
+from typing import Any
 
-from boundcheck.errors import BadInput, CannotCompute, UndefinedValue
-from boundcheck.evaluators.elimination import Result, TooLarge, eliminate, packed, trailing_law
+from boundcheck.errors import BadInput, UndefinedValue
+from boundcheck.evaluators.contraction_sums import StateSums
 from boundcheck.evaluators.log_sums import (
-    Coefficients,
     LogSum,
     Roles,
     exp_of,
-    joined,
     log_of,
     log_of_constant,
     log_of_total,
@@ -34,16 +31,12 @@ from boundcheck.evaluators.log_sums import (
     product_of,
     total_of,
 )
-from boundcheck.evaluators.potentials import BLOCK, Table, Watch
-from boundcheck.evaluators.reduction import Stacked
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import OBSERVED, Apply, Const, Expect, Integrate, LogDensity, Term, Var, Z
-from boundcheck.models.factored import FACTORED_ROLES, FactoredModel, LogFactor
-
-NAME = "contraction evaluator"
+from boundcheck.models.factored import FACTORED_ROLES, FactoredModel
 
 
 def evaluate(formula: Formula | Term, model: FactoredModel, *, memory: int = 1 << 26, **parameters: Any) -> Approximate:
@@ -99,14 +92,12 @@ def evaluate_many(
 # --- reading a term ---
 
 
-class _Reader:
-    """Evaluates terms on one model. Equal sub-terms, and equal sums over states, are computed once."""
+class _Reader(StateSums):
+    """Evaluates terms on one model; equal ones once."""
 
     def __init__(self, model: FactoredModel, memory: int) -> None:
-        self.model, self.memory, self.sizes = model, memory, model.shape
+        super().__init__(model, memory)
         self.values: dict[Term, LogSum] = {}
-        self.watches: list[Watch] = []
-        self.results: dict[tuple[Any, ...], LogSum] = {}
 
     def closed_value(self, term: Term) -> Approximate:
         """The value of a term without free variables."""
@@ -117,9 +108,6 @@ class _Reader:
         if math.isnan(value.number):
             raise UndefinedValue(term.text, "the observation")
         return Approximate(value.number, value.error if math.isfinite(value.number) else 0.0)
-
-    def cannot(self, term: Term, reason: str) -> NoReturn:
-        raise CannotCompute(NAME, term.text, reason)
 
     def number(self, term: Term, why: str) -> LogSum:
         """The value of a sub-term that has to be a number by itself."""
@@ -227,7 +215,7 @@ class _Reader:
         if law.role not in FACTORED_ROLES:
             self.cannot(term, f"a factored model has no {law.role}")
         var = self._latent((*law.args, *term.point), term)
-        self._factors(law.role)
+        self.factors(law.role)
         return LogSum(parts={var: {law.role: (1, 0)}})
 
     def _law(self, law: Law, var: Var, term: Term) -> tuple[Roles, LogSum]:
@@ -244,36 +232,12 @@ class _Reader:
         roles, rest = self.value(law.log_density).without(law.var)
         if rest.parts:
             self.cannot(term, f"the law {law} depends on another variable")
-        if any(negative for _, negative in roles.values()) and self._infinite({}, roles, term):
+        if any(negative for _, negative in roles.values()) and self.infinite({}, roles, term):
             raise UndefinedValue(term.text, "a state where the law divides by zero")
-        mass = self._summed({}, roles, term) + rest
+        mass = self.summed({}, roles, term) + rest
         if not math.isfinite(mass.number):
             raise UndefinedValue(term.text, f"the law {law}, whose mass is exp({mass.number})")
         return roles, LogSum() if law.rescale else mass
-
-    def _factors(self, role: str) -> list[LogFactor]:
-        return self._kept(role, lambda: packed(self.sizes, self.model.factors_of(role), self.memory))
-
-    def _tables(self, role: str, scale: float, at_zero: float = -math.inf) -> list[Table]:
-        def make() -> list[Table]:
-            return [Table.of(factor, scale, at_zero) for factor in self._factors(role) if scale or factor.zeros]
-
-        return self._kept((role, scale, at_zero), make) if abs(scale) == 1 else make()
-
-    def _kept(self, what: object, make: Callable[[], Any]) -> Any:
-        """What depends on the model alone is made once for the model."""
-        key = (NAME, what, self.memory)
-        if key not in self.model.derived:
-            self.model.derived[key] = make()
-        return self.model.derived[key]
-
-    def watch_large_factors(self) -> None:
-        """While a sum reads a large factor of the joint, take the factor's mean under the encoder along."""
-        large = [f for f in self._factors("joint") if f.data.size > BLOCK and not (f.zeros or f.linear)]
-        if large and "encoder" in self.model.roles:
-            encoder = self._tables("encoder", 1.0)
-            vectors = self._kept("watched", lambda: [trailing_law(self.sizes, f.scope, encoder) for f in large])
-            self.watches = [Watch(f, vector) for f, vector in zip(large, vectors, strict=True) if vector is not None]
 
     # --- the two sums over states ---
 
@@ -284,7 +248,7 @@ class _Reader:
         mine, rest = self.value(term.body).without(term.var)
         if mass.number and rest.parts:
             self.cannot(term, "its law is not normalised and its body has other variables")
-        value = self._mean(roles, mine, term) + rest
+        value = self.mean(roles, mine, term) + rest
         return product_of(value, exp_of(mass)) if mass.number else value
 
     def _log_sum(self, term: Expect | Integrate) -> LogSum:
@@ -301,107 +265,15 @@ class _Reader:
         if isinstance(term, Expect):
             law, shift = self._law(term.law, term.var, term)
             if isinstance(term.law, DensityLaw):
-                mass = self._summed({}, law, term)
+                mass = self.summed({}, law, term)
                 shift = shift + mass.times(Fraction(-1))
         logs = []
         for body in bodies:
             mine, rest = self.log_value(body).without(term.var)
-            logs.append(self._summed(law, mine, term) + rest)
+            logs.append(self.summed(law, mine, term) + rest)
         if len(logs) > 1 and any(each.parts for each in logs):
             self.cannot(term, "a sum of densities is not a product of factors")
         return (log_of_total(logs) if len(logs) > 1 else logs[0]) + shift
 
-    def _summed(self, law: Roles, body: Roles, term: Term) -> LogSum:
-        """log sum_z law(z) exp(body(z)); a state without mass does not count, whatever the body is there."""
-        key = ("sum", _frozen(law), _frozen(body))
-        if key not in self.results:
-            if infinite := self._infinite(law, body, term):
-                self.results[key] = LogSum(infinite)
-            else:
-                result = self._eliminate(joined(law, body), {}, term)
-                self.results[key] = LogSum(result.log_total, result.log_error)
-        return self.results[key]
-
-    def _mean(self, law: Roles, body: Roles, term: Term) -> LogSum:
-        """E_law[body]."""
-        key = ("mean", _frozen(law), _frozen(body))
-        if key not in self.results and body:
-            signs = {
-                sign
-                for role, coefficients in body.items()
-                for sign, coefficient in zip((-math.inf, math.inf), coefficients, strict=True)
-                if coefficient and self._charged(law, role, term)
-            }
-            if signs:
-                self.results[key] = LogSum(math.fsum(signs) if len(signs) == 1 else math.nan)
-            else:
-                result = self._eliminate(law, body, term)
-                self.results[key] = LogSum(result.mean, result.mean_error)
-        return self.results.get(key, LogSum())
-
-    def _infinite(self, law: Roles, body: Roles, term: Term) -> float:
-        """inf if exp(body) is infinite at a state with mass, NaN if it has no value there, else 0."""
-        below = [role for role, (_, negative) in body.items() if negative]
-        value = 0.0
-        for role in below:
-            if self._charged(law, role, term):
-                value = math.inf
-                for other, (positive, _) in body.items():
-                    if positive and self._charged(law, role, term, other):
-                        return math.nan
-        return value
-
-    def _charged(self, law: Roles, role: str, term: Term, other: str | None = None) -> bool:
-        """Whether a law has mass where a density is zero (and another one, too)."""
-        if any(positive for positive, _ in [law.get(role, (0, 0)), law.get(other or "", (0, 0))]):
-            return False
-        key = ("charged", _frozen(law), role, other)
-        if key not in self.results:
-            pairs = [
-                [Table.zeros_of(factor) for factor in pair]
-                for pair in product(*([f for f in self._factors(r) if f.zeros] for r in (role, other) if r))
-            ]
-            bare = not any(factor.zeros for r in law for factor in self._factors(r))
-            charged = any(
-                (bare and len(pair) == 1) or self._eliminate(law, {}, term, pair).log_total > -math.inf
-                for pair in pairs
-            )
-            self.results[key] = LogSum(float(charged))
-        return bool(self.results[key].number)
-
-    def _eliminate(self, law: Roles, values: Roles, term: Term, more: Sequence[Table] = ()) -> Result:
-        weights = [*more]
-        scales = {role: float(sum(coefficients)) for role, coefficients in law.items()}
-        for role, scale in scales.items():
-            weights += self._tables(role, scale)
-        tables: list[Table] = []
-        for role, coefficients in values.items():
-            if scale := float(sum(coefficients)):
-                tables += self._tables(role, scale, at_zero=0.0)
-        if not (tables or more) and (total := self._reduced(scales, weights)) is not None:
-            return Result(*total, math.nan, 0.0)
-        encoder_alone = law.keys() == {"encoder"} and law["encoder"] == (1, 0)
-        watches = self.watches if encoder_alone or not tables else ()
-        try:
-            return eliminate(self.sizes, weights, tables, self.memory, watches)
-        except TooLarge as needed:
-            reason = f"the factors are too entangled: the best order found for summing needs {needed}"
-            reason += f", more than memory = {self.memory} bytes; raise memory, or use Monte Carlo"
-            return self.cannot(term, reason)
-
-    def _reduced(self, scales: dict[str, float], weights: list[Table]) -> tuple[float, float] | None:
-        """log sum_z exp(sum weights) with its error, where the weights form chains, trees and rings of few states."""
-
-        def make() -> Stacked | None:
-            return Stacked.of(self.sizes, weights)
-
-        plain = all(abs(scale) == 1 for scale in scales.values())
-        stacked = self._kept(("stacked", *sorted(scales.items())), make) if plain else make()
-        return None if stacked is None else stacked.log_total()
-
 
 _COPIES = "K copies of a draw are not a product of factors; use Monte Carlo"
-
-
-def _frozen(roles: Roles) -> tuple[tuple[str, Coefficients], ...]:
-    return tuple(sorted(roles.items()))

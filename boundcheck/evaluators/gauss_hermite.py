@@ -18,8 +18,9 @@ import numpy as np
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.gauss_hermite_axes import Point
 from boundcheck.evaluators.gauss_hermite_doubts import may_diverge
-from boundcheck.evaluators.gauss_hermite_grid import FEWEST_NODES, Grid
+from boundcheck.evaluators.gauss_hermite_grid import Grid
 from boundcheck.evaluators.gauss_hermite_rules import NAME
+from boundcheck.evaluators.gauss_hermite_watch import FEWEST_NODES
 from boundcheck.evaluators.values import Approximate
 from boundcheck.language.build import Formula, trace
 from boundcheck.language.laws import DensityLaw

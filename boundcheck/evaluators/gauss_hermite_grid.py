@@ -1,7 +1,8 @@
 """The traversal of fixed Gauss rules: a formula on the tensor grid of one rule, in log space.
 
 Each bound component is one more leading axis of numpy arrays, so that numpy's own broadcasting aligns values that
-depend on some of the outer variables only. On the way the grid notes what its nodes cannot see.
+depend on some of the outer variables only. On the way the grid notes what its nodes cannot see
+(`gauss_hermite_watch`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain, combinations
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from boundcheck.errors import BadInput, CannotCompute
-from boundcheck.evaluators.gauss_hermite_axes import LARGEST_GRID, Axes, Point
+from boundcheck.evaluators.gauss_hermite_axes import LARGEST_GRID, Point
 from boundcheck.evaluators.gauss_hermite_copies import expected_log_sum, log_of_copies
-from boundcheck.evaluators.gauss_hermite_doubts import hides_a_peak, rough_parts, turning_argument, turns_unseen
+from boundcheck.evaluators.gauss_hermite_doubts import rough_parts
 from boundcheck.evaluators.gauss_hermite_rules import NAME, Array, multisets, plain
+from boundcheck.evaluators.gauss_hermite_watch import Watch
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import (
@@ -36,14 +38,13 @@ from boundcheck.language.terms import (
     Var,
     Z,
 )
-from boundcheck.models.densities import Density, Mixture, Uniform
+from boundcheck.models.densities import Density, Uniform
 
-FEWEST_NODES = 4
 _FEW_MULTISETS = 1 << 20
 """Numbers that multisets of copies may fill before their logarithm's own integral is faster."""
 
 
-class Grid(Axes):
+class Grid(Watch):
     """Evaluates terms on the tensor grid of one rule."""
 
     # --- terms ---
@@ -105,14 +106,6 @@ class Grid(Axes):
         with self._watching(frozenset() if reciprocal else self.watched):
             return self._fold(_FOLDS[op], [self.value(arg) for arg in args])
 
-    @contextmanager
-    def _watching(self, axes: frozenset[int]) -> Iterator[None]:
-        saved, self.watched = self.watched, axes
-        try:
-            yield
-        finally:
-            self.watched = saved
-
     # --- copies ---
 
     def _each_copy(self, plate: Plate) -> Iterator[int]:
@@ -172,56 +165,6 @@ class Grid(Axes):
                 self.hidden = self.hidden or self._varies(v, *_parameters(part))
             self._watch(density, v, self.watched)
         return self._fold(np.add, [np.asarray(density.log_density(plain(v)), dtype=float) for density, v in pairs])
-
-    def _watch(self, density: Density, v: Any, axes: frozenset[int]) -> None:
-        """Notice a density that may rise, or turn, far from what neighbouring nodes see of it."""
-        if self.hidden:
-            return
-        if isinstance(density, Mixture):
-            for component in density.components:  # a sum of exponentials, whether or not its logarithm is taken
-                self._watch(component, v, self.all_axes)
-            parts = [np.asarray(c.log_density(plain(v)), dtype=float) + math.log(float(w))
-                     for c, w in zip(density.components, density.weights, strict=True)]  # fmt: skip
-            self._watch_turns(*(a - b for a, b in combinations(parts, 2)))
-            return
-        turn = turning_argument(density, v)
-        if turn is not None:
-            self._watch_turns(turn)
-        if axes:
-            logs = np.asarray(density.log_density(plain(v)), dtype=float)
-            for axis, along in self._rules_along(logs, axes):
-                corners = axis not in self.multisets  # there the nodes come in runs
-                self.hidden = self.hidden or any(hides_a_peak(part, corners) for part, _ in along)
-
-    def _watch_turns(self, *arguments: Array) -> None:
-        """Notice functions that turn where an argument passes zero, within a few units of it, unseen by the nodes."""
-        for argument in arguments:
-            for axis, along in self._rules_along(argument, self.all_axes):
-                if axis not in self.multisets:
-                    self.hidden = self.hidden or any(turns_unseen(part, weights) for part, weights in along)
-
-    def _watch_ends(self, terms: Array, count: int) -> None:
-        """Notice a sum over the first axes whose largest term is at an outermost node: its mass may lie beyond."""
-        tops = np.max(terms, axis=tuple(range(count)), keepdims=True)
-        axes = frozenset(range(self.depth - count, self.depth)) - self.bounded
-        for axis, along in self._rules_along(terms, axes):
-            if axis not in self.multisets:
-                top = np.moveaxis(tops, np.ndim(terms) - 1 - axis, 0)[0]
-                ends = [np.maximum(part[0], part[-1]) for part, _ in along]
-                self.hidden = self.hidden or any(np.any((end >= top) & np.isfinite(top)) for end in ends)
-
-    def _rules_along(self, values: Array, axes: frozenset[int]) -> Iterator[tuple[int, list[tuple[Array, Array]]]]:
-        """For each axis of nodes the values on it, nodes first, and the nodes' log-weights, one rule at a time."""
-        for axis in axes - self.sums:
-            place = np.ndim(values) - 1 - axis
-            if place < 0 or values.shape[place] < FEWEST_NODES:
-                continue
-            values_first = np.moveaxis(values, place, 0)
-            if axis in self.multisets:
-                yield axis, [(values_first, np.zeros(len(values_first)))]
-                continue
-            ends = np.cumsum(self.blocks[axis])[:-1]
-            yield axis, list(zip(np.split(values_first, ends), np.split(self.node_weights[axis], ends), strict=True))
 
     # --- sums over nodes ---
 
@@ -414,4 +357,4 @@ def _exponent(term: Apply) -> float:
     return float(exponent.value)
 
 
-__all__ = ["FEWEST_NODES", "Grid", "Point"]
+__all__ = ["Grid"]

@@ -19,9 +19,10 @@ from boundcheck.errors import CannotCompute
 from boundcheck.evaluators.quadrature_copies import NAME, LogOfCopies
 from boundcheck.evaluators.quadrature_copy_integral import log_of_copies
 from boundcheck.evaluators.quadrature_densities import log_density_at
-from boundcheck.evaluators.quadrature_frames import Family, Frames, Number, times
+from boundcheck.evaluators.quadrature_frames import Family, Number
 from boundcheck.evaluators.quadrature_laws import Line, line_of, plain, table_of
 from boundcheck.evaluators.quadrature_lines import EPSILON, Array, Index, Integrals, Lines, Sample
+from boundcheck.evaluators.quadrature_operations import Operations
 from boundcheck.evaluators.quadrature_panels import Effort, integrate_lines
 from boundcheck.evaluators.quadrature_rounding import rounding_of
 from boundcheck.language.laws import DensityLaw, Law, ModelLaw, expand
@@ -44,7 +45,7 @@ from boundcheck.language.terms import (
 from boundcheck.models.densities import Density
 
 
-class Walk(Frames):
+class Walk(Operations):
     """Evaluates simplified terms for a family of models at one observation each."""
 
     def __init__(self, family: Family, count: int | None, x: tuple[Any, ...], tolerance: float, effort: Effort) -> None:
@@ -79,7 +80,7 @@ class Walk(Frames):
             return log_density_at(self, term) if isinstance(term.law, ModelLaw) else self.value(self.expanded(term))
         if isinstance(term, Expect | Integrate):
             if nonnegative(term.body) and _through_exp(term.body):
-                return self._exp(self.log_value(term))
+                return self.exp(self.log_value(term))
             return self._integral(term, logged=False)
         if isinstance(term, LogOfCopies):
             return log_of_copies(self, term)
@@ -105,51 +106,30 @@ class Walk(Frames):
         if op == "log":
             if nonnegative(args[0]):
                 return self.log_value(args[0])
-            return self._log(self.value(args[0]))
+            return self.log(self.value(args[0]))
         if op == "exp":
-            return self._exp(self.value(args[0]))
+            return self.exp(self.value(args[0]))
         if op == "survival":
-            return self._exp(self.log_value(term))
+            return self.exp(self.log_value(term))
         if op == "pow":
             exponent = args[1]
             assert isinstance(exponent, Const)
             if nonnegative(args[0]) and _through_exp(args[0]):
-                return self._exp(self.log_value(term))
-            return self._power(self.value(args[0]), float(exponent.value))
+                return self.exp(self.log_value(term))
+            return self.power(self.value(args[0]), float(exponent.value))
         numbers, level = self.aligned([self.value(arg) for arg in args])
         total = numbers[0]
         for number in numbers[1:]:
             if op == "add":
                 total = self.made(total.value + number.value, total.error + number.error, level)
             elif op == "mul":
-                total = self._product(total, number, level)
+                total = self.product(total, number, level)
             elif op in ("max", "min"):
                 choose = np.maximum if op == "max" else np.minimum
                 total = self.made(choose(total.value, number.value), np.maximum(total.error, number.error), level)
             else:
                 raise CannotCompute(NAME, term.text, f"{op!r} compares points of a continuous space")
         return total
-
-    def _product(self, a: Number, b: Number, level: int) -> Number:
-        value = a.value * b.value
-        # An infinity stays one, whatever the rounding of the other factor.
-        error = times(a.error, _finite(b.value)) + times(b.error, _finite(a.value)) + times(a.error, b.error)
-        return self.made(value, error, level)
-
-    def _power(self, a: Number, exponent: float) -> Number:
-        value = np.power(a.value, exponent)
-        nearby = np.maximum(np.abs(a.value) - a.error, 1e-300) if exponent < 1 else np.abs(a.value) + a.error
-        slope = np.abs(exponent) * np.power(nearby, exponent - 1)
-        return self.made(value, times(a.error, slope), a.level)
-
-    def _exp(self, a: Number) -> Number:
-        value = np.exp(a.value)
-        return self.made(value, times(value, np.expm1(np.minimum(a.error, 700.0))), a.level)
-
-    def _log(self, a: Number) -> Number:
-        ratio = np.divide(a.error, np.abs(a.value))
-        error = np.where(np.asarray(a.error) == 0, 0.0, np.where(ratio < 1, -np.log1p(-np.minimum(ratio, 1)), np.inf))
-        return self.made(np.log(a.value), error, a.level)
 
     # --- logarithms of non-negative terms ---
 
@@ -161,7 +141,7 @@ class Walk(Frames):
             if op == "exp":
                 return self.value(args[0])
             if op == "survival":
-                return self._survival(self.value(args[0]))
+                return self.survival(self.value(args[0]))
             if op == "mul" and all(nonnegative(arg) for arg in args):
                 numbers, level = self.aligned([self.log_value(arg) for arg in args])
                 return self.made(sum(n.value for n in numbers), sum(n.error for n in numbers), level)
@@ -183,13 +163,7 @@ class Walk(Frames):
                 for number in numbers[1:]:
                     value, error = np.logaddexp(value, number.value), np.maximum(error, number.error)
                 return self.made(value, error, level)
-        return self._log(self.value(term))
-
-    def _survival(self, a: Number) -> Number:
-        """log(1 - exp(-exp(a))), whose slope lies in [0, 1]."""
-        grown = np.exp(np.minimum(a.value, 50.0))
-        value = np.where(a.value < -30.0, a.value - grown / 2, np.log(-np.expm1(-grown)))
-        return self.made(value, np.asarray(a.error) * np.ones_like(value), a.level)
+        return self.log(self.value(term))
 
     # --- integrals ---
 
@@ -396,10 +370,6 @@ def _through_exp(term: Term) -> bool:
 def _depth(term: Term) -> int:
     below = max((_depth(child) for child in term.children), default=0)
     return below + isinstance(term, Expect | Integrate | LogOfCopies)
-
-
-def _finite(a: Any) -> Any:
-    return np.where(np.isinf(a), 0.0, a)
 
 
 def _summed(a: Array | float, b: Array | float) -> Array | float:
