@@ -1,7 +1,7 @@
 """Arrays whose axes have names: sub-terms meet by the names of their axes, whatever library holds their numbers.
 
 What an evaluation does to arrays besides arithmetic (transpose, broadcast, stack, index) is `Arrays`, for numpy; the
-differentiable evaluator has its own for torch. Also here: which terms are safer computed through their logarithm.
+differentiable evaluator has its own for torch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from boundcheck.language.positions import nonnegative
-from boundcheck.language.terms import Apply, Expect, Integrate, Plate, Reduce, Term, Var
+from boundcheck.language.terms import Plate, Var
 
 Axis: TypeAlias = Var | Plate | str
 """A bound variable, the copies of a plate, or a batch of models."""
@@ -86,18 +85,3 @@ class Frame:
             (a, b), axes = self.align([result, other])
             result = Named(combine(a, b), axes)
         return result
-
-
-def is_exponential(term: Term) -> bool:
-    """True if the term is built from exponentials, so that it is safer computed as exp of its logarithm."""
-    if isinstance(term, Apply):
-        if term.op == "exp":
-            return True
-        if term.op == "pow":
-            return is_exponential(term.args[0])
-        if term.op == "mul":
-            return all(nonnegative(arg) for arg in term.args) and any(is_exponential(arg) for arg in term.args)
-        return False
-    if isinstance(term, Expect | Integrate | Reduce):
-        return is_exponential(term.body)
-    return False

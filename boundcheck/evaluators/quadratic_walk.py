@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.quadratic import HALF, Affine, Array, Block, Gaussian, Numbers, Quadratic
 from boundcheck.language.laws import DensityLaw, Law, MixtureLaw, ModelLaw, expand
-from boundcheck.language.positions import nonnegative
+from boundcheck.language.positions import is_exponential, nonnegative
 from boundcheck.language.terms import (
     OBSERVED,
     Apply,
@@ -88,13 +88,13 @@ class QuadraticWalk:
         if isinstance(term, LogDensity):
             return self._log_density(term)
         if isinstance(term, Expect):
-            if _is_exponential(term.body):
+            if is_exponential(term.body):
                 return self._exponential(term)
             with self._averaging(self.averaged | (frozenset(term.var.plates) & term.consumed_plates)):
                 body = self.value(term.body)
             return self.numbers.expectation(body, term.var, self._law(term.law, term))
         if isinstance(term, Integrate):
-            if _is_exponential(term.body):
+            if is_exponential(term.body):
                 return self._exponential(term)
             raise self.cannot(term, "only the integral of an exponential is finite over the whole space")
         if isinstance(term, Reduce):
@@ -140,7 +140,7 @@ class QuadraticWalk:
             return self.numbers.combine(
                 [(-half, self._minus_half_square(plus)), (half, self._minus_half_square(minus))]
             )
-        if all(nonnegative(arg) for arg in rest) and any(_is_exponential(arg) for arg in rest):
+        if all(nonnegative(arg) for arg in rest) and any(is_exponential(arg) for arg in rest):
             return self._exponential(term)
         result = self.numbers.constant(factor)
         for arg in rest:
@@ -180,7 +180,7 @@ class QuadraticWalk:
             return numbers.log_integral(self.log_value(term.body), term.var, self._dimension(term.var, term))
         if isinstance(term, Reduce) and term.plate.size == 1:
             return self.log_value(term.body)
-        if isinstance(term, Reduce) and _is_exponential(term):
+        if isinstance(term, Reduce) and is_exponential(term):
             raise self.cannot(term, f"the logarithm of a mean over {term.plate.size} copies has no closed form")
         if isinstance(term, Apply):
             op, args = term.op, term.args
@@ -311,19 +311,6 @@ class QuadraticWalk:
         plus, minus = Affine(affine.matrices, affine.offset + half), Affine(affine.matrices, affine.offset - half)
         squares = [(Fraction(-1), self._minus_half_square(plus)), (Fraction(1), self._minus_half_square(minus))]
         return self.numbers.combine(squares)
-
-
-def _is_exponential(term: Term) -> bool:
-    """True if a term is built from exponentials, so that it has a quadratic logarithm if anything."""
-    if isinstance(term, Expect | Integrate | Reduce):
-        return _is_exponential(term.body)
-    if not isinstance(term, Apply):
-        return False
-    if term.op == "pow":
-        return _is_exponential(term.args[0])
-    if term.op == "mul":
-        return all(nonnegative(arg) for arg in term.args) and any(_is_exponential(arg) for arg in term.args)
-    return term.op == "exp"
 
 
 __all__ = ["NAME", "QuadraticWalk"]

@@ -25,9 +25,9 @@ from boundcheck.errors import BadInput, CannotCompute
 from boundcheck.evaluators.copies import Copies, DrawnInside, chain_of, multisets, too_many
 from boundcheck.evaluators.domain import Domain
 from boundcheck.evaluators.lognumber import LeavesField
-from boundcheck.evaluators.named import Arrays, Axis, Frame, Named, is_exponential
+from boundcheck.evaluators.named import Arrays, Axis, Frame, Named
 from boundcheck.language.laws import ModelLaw, expand, is_one_of_its_copies
-from boundcheck.language.positions import nonnegative
+from boundcheck.language.positions import is_exponential, nonnegative
 from boundcheck.language.terms import (
     OBSERVED,
     Apply,

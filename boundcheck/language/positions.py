@@ -84,6 +84,19 @@ def nonnegative(term: Term) -> bool:
     return False
 
 
+def is_exponential(term: Term) -> bool:
+    """True if the term is built from exponentials, so that it is safer computed as exp of its logarithm."""
+    if isinstance(term, Expect | Integrate | Reduce):
+        return is_exponential(term.body)
+    if not isinstance(term, Apply):
+        return False
+    if term.op == "pow":
+        return is_exponential(term.args[0])
+    if term.op == "mul":
+        return all(nonnegative(arg) for arg in term.args) and any(is_exponential(arg) for arg in term.args)
+    return term.op == "exp"
+
+
 def has_expectation(term: Term) -> bool:
     """True if a sample mean would stand somewhere in the term."""
     if isinstance(term, Expect):
