@@ -79,8 +79,8 @@ class Normal(Density):
 
 
 @dataclass(frozen=True)
-class Laplace(Density):
-    """Laplace(location, scale): log density -|v - location| / scale - log(2 scale)."""
+class LocationScale(Density):
+    """A law of (v - location) / scale."""
 
     location: Parameter
     scale: Parameter
@@ -88,13 +88,6 @@ class Laplace(Density):
     def __post_init__(self) -> None:
         object.__setattr__(self, "location", _finite("location", self.location))
         object.__setattr__(self, "scale", _positive("scale", self.scale, "scale"))
-
-    def log_density(self, v: Any) -> Any:
-        scale = like(self.scale, v)
-        return -F.absolute(v - like(self.location, v)) / scale - F.log(2 * scale + 0 * v)
-
-    def kinks(self) -> Sequence[Any]:
-        return (self.location,)
 
     def center(self) -> Any:
         return self.location
@@ -104,26 +97,25 @@ class Laplace(Density):
 
 
 @dataclass(frozen=True)
-class Logistic(Density):
+class Laplace(LocationScale):
+    """Laplace(location, scale): log density -|v - location| / scale - log(2 scale)."""
+
+    def log_density(self, v: Any) -> Any:
+        scale = like(self.scale, v)
+        return -F.absolute(v - like(self.location, v)) / scale - F.log(2 * scale + 0 * v)
+
+    def kinks(self) -> Sequence[Any]:
+        return (self.location,)
+
+
+@dataclass(frozen=True)
+class Logistic(LocationScale):
     """Logistic(location, scale): log density -t - 2 softplus(-t) - log scale with t = (v - location) / scale."""
-
-    location: Parameter
-    scale: Parameter
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "location", _finite("location", self.location))
-        object.__setattr__(self, "scale", _positive("scale", self.scale, "scale"))
 
     def log_density(self, v: Any) -> Any:
         scale = like(self.scale, v)
         t = (v - like(self.location, v)) / scale
         return -t - 2 * F.softplus(-t) - F.log(scale + 0 * v)
-
-    def center(self) -> Any:
-        return self.location
-
-    def spread(self) -> Any:
-        return self.scale
 
 
 @dataclass(frozen=True)
