@@ -64,10 +64,6 @@ def beta_denoising(model: Model, x: int, beta: Fraction) -> Any:
     return average((c, body(xt)) for xt, c in support(model.c_of(x)))
 
 
-def with_auxiliary(auxiliary: Callable[[Model], Any]) -> Callable[[Model], Model]:
-    return lambda model: replace(model, auxiliary=auxiliary(model))
-
-
 def copied_corruption(model: Model) -> Any:
     """r(xt|z,x) = c(xt|x)"""
     return [[model.c_of(x) for x in range(len(model.likelihood[0]))] for _ in model.prior]
