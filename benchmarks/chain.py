@@ -147,7 +147,7 @@ def seconds_of(way: Way) -> float:
     return (time.perf_counter() - start) / CALLS
 
 
-def measure(length: int, level: float, rounds: int, pyro: Pyro | None, given: Chain) -> None:
+def measure(length: int, rounds: int, pyro: Pyro | None, given: Chain) -> None:
     ways = {
         "boundcheck": contraction(given),
         "boundcheck, building the model too": contraction(given, keep=False),
@@ -195,11 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = chain(options.length, options.level)
     if python is None:
         print("pyro-ppl is not installed here; to measure it too, name an interpreter that has it with --pyro-python.")
-        measure(options.length, options.level, options.rounds, None, given)
+        measure(options.length, options.rounds, None, given)
         return 0
     pyro = Pyro(python, given)
     try:
-        measure(options.length, options.level, options.rounds, pyro, given)
+        measure(options.length, options.rounds, pyro, given)
     finally:
         pyro.close()
     return 0

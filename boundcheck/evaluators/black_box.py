@@ -157,8 +157,8 @@ class BlackBox:
             BadInput: a model of another kind than the callable takes, or without a table that it reads.
             ObjectiveFailed: the callable raises, returns what is no number, or another number at a second call.
         """
-        value = self._number(self._given(model, x), model, x)
-        self._require_steady(value.value, self._number(self._given(model, x), model, x), model, x)
+        value = self._number(self._given(model), model, x)
+        self._require_steady(value.value, self._number(self._given(model), model, x), model, x)
         return value
 
     def values(
@@ -209,7 +209,7 @@ class BlackBox:
             failed(together.on(model(0)))
         return out
 
-    def _given(self, model: Any, x: Any) -> Any:
+    def _given(self, model: Any) -> Any:
         """What the callable is called with."""
         if self.takes == "model":
             return model

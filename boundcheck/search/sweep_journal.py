@@ -46,8 +46,6 @@ class Journal:
     def __init__(self, plan: Plan, folder: str | Path | None = None) -> None:
         self.plan = plan
         self.records: dict[str, Record] = {}
-        self.damaged = 0
-        """How many lines were cut off or did not fit their checksum, and are done again."""
         self._keys = {task.key for task in plan.tasks}
         self.folder = Path(folder) if folder is not None else None
         self._file: int | None = None
@@ -126,12 +124,9 @@ class Journal:
         self._compare(folder, first)
         for line in lines:
             record = _record(line)
-            if record is None or record["key"] not in self._keys:
-                self.damaged += 1
-            else:
+            if record is not None and record["key"] in self._keys:
                 self.records.setdefault(record["key"], record)
         if len(whole) < len(content):
-            self.damaged += 1
             self._truncate(len(whole))
 
     def _header(self) -> bytes:
