@@ -87,7 +87,6 @@ def evaluate_command(
     model, against their evidence from both sides. The exit code is 1 too if --same-as finds another objective.
     """
     from boundcheck.cli.report import Screen, print_json, progress_of
-    from boundcheck.evidence.shards import rank
 
     shape = _image_shape(image_shape)
     if shape is not None and report is None:
@@ -97,9 +96,10 @@ def evaluate_command(
             raise BadInput(name, path, "a file in a folder that there is")
     if report is not None:  # before the work, not after it
         require("matplotlib", extra="plot", feature="plots in a report")
+    of_model = options["log_weights"] is None
     with progress_of("drawing") as advance:
         card = _card(model, options, advance)
-    if rank() != 0:  # one of several processes: the first one speaks
+    if of_model and not _is_first():
         return _code(card)
     if as_json:
         print_json(card.to_json())
@@ -107,6 +107,13 @@ def evaluate_command(
         _show(card, Screen())
     _write(card, latex, report, shape)
     return _code(card)
+
+
+def _is_first() -> bool:
+    """Of several processes, as torchrun starts them, the first one speaks."""
+    from boundcheck.evidence.shards import rank
+
+    return rank() == 0
 
 
 def _card(model: str | None, options: dict[str, Any], advance: Callable[..., None]) -> EvidenceCard:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, reverse_weights
     from boundcheck.evidence.bidirectional import SimulatedGap, simulate, simulated_gap
     from boundcheck.evidence.card import EvidenceCard
-    from boundcheck.evidence.engine import CurvePoint, IwaeCurve, WeightRun, log_weights, run
+    from boundcheck.evidence.curve import CurvePoint, IwaeCurve
+    from boundcheck.evidence.engine import log_weights, run
     from boundcheck.evidence.evaluation import evaluate_model
     from boundcheck.evidence.from_files import evaluate_files
     from boundcheck.evidence.from_log_weights import evaluate_log_weights
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from boundcheck.evidence.text import render
     from boundcheck.evidence.verdict import Judgement, judge
     from boundcheck.evidence.wealth import Wealth
+    from boundcheck.evidence.weight_run import WeightRun
 
 _HOME = {
     "AnnealedWeights": "annealing",
@@ -44,9 +46,9 @@ _HOME = {
     "judge": "verdict",
     "render": "text",
     "training_objective": "objective",
-    "CurvePoint": "engine",
-    "IwaeCurve": "engine",
-    "WeightRun": "engine",
+    "CurvePoint": "curve",
+    "IwaeCurve": "curve",
+    "WeightRun": "weight_run",
     "log_weights": "engine",
     "run": "engine",
     "evaluate_files": "from_files",

@@ -3,27 +3,26 @@
 An accumulator sees all draws of a span in order and turns them into a small state of plain arrays. States of
 consecutive spans merge into the state of both, so that spans may be worked on anywhere, saved, and put together later:
 IWAE_k for every k from disjoint groups of k consecutive draws (without bias), the sums that give the effective sample
-size, and the largest weights. All arithmetic is in float64 and in logarithms.
+size, and the largest weights. All arithmetic is in float64 and in logarithms. Log-weights come as tensors, on whatever
+device, or as arrays of numpy; then torch is not needed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import BadInput, require
+from boundcheck.errors import BadInput
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-else:
-    torch = require("torch", extra="torch", feature="log-weights of a trained model")
-    Tensor = torch.Tensor
 
+Rows = TypeVar("Rows", NDArray[np.float64], "Tensor")
+"""Log-weights of shape (draws, examples), float64: an array of numpy, or a tensor on whatever device."""
 State: TypeAlias = Mapping[str, NDArray]
 """Arrays by name. Names that begin with "_" are common to all examples; all others have examples on their last axis."""
 
@@ -34,8 +33,8 @@ class Accumulator(Protocol):
     A maker, `Callable[[int, int], Accumulator]`, is called with the number of examples and the place of the first draw.
     """
 
-    def add(self, log_weights: Tensor) -> None:
-        """Take the next draws: float64, of shape (draws, examples)."""
+    def add(self, log_weights: Rows) -> None:
+        """Take the next draws."""
         ...
 
     def state(self) -> dict[str, NDArray]:
@@ -72,6 +71,34 @@ def _log_add(a: NDArray, b: NDArray) -> NDArray:
         return np.logaddexp(a, b)
 
 
+# --- what arrays of numpy and tensors call by different names ---
+
+
+def _array(values: Any) -> NDArray:
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
+def _log_sum(values: Any, axis: int = 0) -> Any:
+    """log sum e^v along an axis; NaN stays NaN."""
+    if not isinstance(values, np.ndarray):
+        return values.logsumexp(axis)
+    largest = values.max(axis, keepdims=True)
+    largest = np.where(np.isinf(largest), 0.0, largest)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(values - largest).sum(axis)) + largest.squeeze(axis)
+
+
+def _zero_where(which: Any, values: Any) -> Any:
+    return np.where(which, 0.0, values) if isinstance(values, np.ndarray) else values.masked_fill(which, 0.0)
+
+
+def _largest(values: Any, count: int) -> NDArray:
+    """The largest `count` of each column; a NaN counts as larger than any number."""
+    if isinstance(values, np.ndarray):
+        return np.partition(values, len(values) - count, axis=0)[len(values) - count :]
+    return values.topk(count, dim=0, sorted=True).values.cpu().numpy()
+
+
 # --- IWAE_k ---
 
 
@@ -88,7 +115,7 @@ class IwaeGroups:
         start: the place of the first draw.
 
     >>> groups = IwaeGroups((1, 2), examples=1)
-    >>> groups.add(torch.tensor([[0.0], [2.0], [1.0]], dtype=torch.float64).log())
+    >>> groups.add(np.array([[-np.inf], [np.log(2.0)], [0.0]]))
     >>> groups.counts, groups.means().round(4).tolist()
     ([3, 1], [[-inf], [0.0]])
     """
@@ -102,7 +129,7 @@ class IwaeGroups:
         """What the engine calls for each item."""
         return lambda examples, start: cls(ks, examples, start)
 
-    def add(self, log_weights: Tensor) -> None:
+    def add(self, log_weights: Rows) -> None:
         self._segments = [segment + _Segment.of(segment.k, segment.stop, log_weights) for segment in self._segments]
 
     @property
@@ -183,7 +210,7 @@ class _Segment:
         return cls(k, start, start, 0, nothing, nothing, zero, zero, zero, zero)
 
     @classmethod
-    def of(cls, k: int, start: int, log_weights: Tensor) -> _Segment:
+    def of(cls, k: int, start: int, log_weights: Rows) -> _Segment:
         size, examples = log_weights.shape
         made = cls.empty(k, start, examples)
         made.stop = start + size
@@ -191,22 +218,23 @@ class _Segment:
         made.count = (size - first) // k
         last = first + made.count * k
         if first:
-            made.head = log_weights[:first].logsumexp(0).cpu().numpy()
+            made.head = _array(_log_sum(log_weights[:first]))
         if last < size:
-            made.tail = log_weights[last:].logsumexp(0).cpu().numpy()
+            made.tail = _array(_log_sum(log_weights[last:]))
         if made.count:
             groups = log_weights[first:last]
             if k > 1:
-                groups = groups.reshape(made.count, k, examples).logsumexp(1) - math.log(k)
+                groups = _log_sum(groups.reshape(made.count, k, examples), 1) - math.log(k)
             unbounded = groups == -math.inf
-            finite = torch.where(unbounded, 0.0, groups)
+            finite = _zero_where(unbounded, groups)
             mean = finite.mean(0)
-            made.mean = mean.cpu().numpy()
+            made.mean = _array(mean)
             shifts = finite - mean
-            squares = shifts.square()
-            made.squares = squares.sum(0).cpu().numpy()
-            made.cubes = squares.mul_(shifts).sum(0).cpu().numpy()
-            made.infinite = unbounded.sum(0, dtype=torch.float64).cpu().numpy()
+            squares = shifts * shifts
+            made.squares = _array(squares.sum(0))
+            squares *= shifts
+            made.cubes = _array(squares.sum(0))
+            made.infinite = _array(unbounded.sum(0)).astype(np.float64)
         return made
 
     @property
@@ -266,7 +294,7 @@ class WeightSums:
     """log sum w and log sum w^2 of each example: the evidence estimate and the effective sample size.
 
     >>> sums = WeightSums(examples=2)
-    >>> sums.add(torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.float64).log())
+    >>> sums.add(np.array([[0.0, 0.0], [0.0, -np.inf]]))
     >>> sums.log_mean().round(4).tolist(), sums.effective_sample_sizes().tolist()
     ([0.0, -0.6931], [2.0, 1.0])
     """
@@ -276,10 +304,10 @@ class WeightSums:
         self.log_sum = np.full(examples, -math.inf)
         self.log_sum_squares = np.full(examples, -math.inf)
 
-    def add(self, log_weights: Tensor) -> None:
+    def add(self, log_weights: Rows) -> None:
         self.count += log_weights.shape[0]
-        self.log_sum = _log_add(self.log_sum, log_weights.logsumexp(0).cpu().numpy())
-        self.log_sum_squares = _log_add(self.log_sum_squares, (2 * log_weights).logsumexp(0).cpu().numpy())
+        self.log_sum = _log_add(self.log_sum, _array(_log_sum(log_weights)))
+        self.log_sum_squares = _log_add(self.log_sum_squares, _array(_log_sum(2 * log_weights)))
 
     def log_mean(self) -> NDArray[np.float64]:
         """log mean w, in nats: one group of all draws."""
@@ -311,7 +339,7 @@ class Tail:
     """The largest log-weights of each example, in descending order; -inf where there are fewer draws.
 
     >>> tail = Tail(2, examples=1)
-    >>> tail.add(torch.tensor([[1.0], [3.0], [2.0]], dtype=torch.float64))
+    >>> tail.add(np.array([[1.0], [3.0], [2.0]]))
     >>> tail.largest[:, 0].tolist()
     [3.0, 2.0]
     """
@@ -324,9 +352,9 @@ class Tail:
         """What the engine calls for each item."""
         return lambda examples, start: cls(size, examples, start)
 
-    def add(self, log_weights: Tensor) -> None:
+    def add(self, log_weights: Rows) -> None:
         size = min(len(self.largest), log_weights.shape[0])
-        self._take(log_weights.topk(size, dim=0, sorted=True).values.cpu().numpy())
+        self._take(_largest(log_weights, size))
 
     def _take(self, largest: NDArray) -> None:
         self.largest = -np.sort(-np.concatenate([self.largest, largest]), axis=0)[: len(self.largest)]
@@ -351,4 +379,4 @@ def tail_size(draws: int) -> int:
     return min(draws, math.ceil(min(draws / 5, 3 * math.sqrt(draws))) + 1)
 
 
-__all__ = ["Accumulator", "IwaeGroups", "Maker", "State", "Tail", "WeightSums", "joined", "tail_size"]
+__all__ = ["Accumulator", "IwaeGroups", "Maker", "Rows", "State", "Tail", "WeightSums", "joined", "tail_size"]

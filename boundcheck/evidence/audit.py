@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boundcheck.claims.decide import Outcome, decide
 from boundcheck.evaluators.values import Approximate, Sampled, json_float
 from boundcheck.evidence.objective import Estimate
-from boundcheck.evidence.simulated import SimulatedEvidence
+
+if TYPE_CHECKING:
+    from boundcheck.evidence.simulated import SimulatedEvidence
 
 
 @dataclass(frozen=True)

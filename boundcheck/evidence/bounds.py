@@ -1,4 +1,7 @@
-"""What bounds the mean log p(x) of some examples, put together for a verdict: weights, annealing, quadrature."""
+"""What bounds the mean log p(x) of some examples, put together for a verdict: weights, annealing, quadrature.
+
+Weights alone need no torch, so what needs it is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ import numpy as np
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute
 from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence.accumulators import Maker
-from boundcheck.evidence.annealing import AnnealedWeights, annealed_weights, moves
-from boundcheck.evidence.bidirectional import SimulatedGap, simulated_gap
 from boundcheck.evidence.card import ExampleTable
 from boundcheck.evidence.diagnostics import pareto_k
 from boundcheck.evidence.journal import JournalError
-from boundcheck.evidence.latent_grid import GridEvidence, grid_evidence
-from boundcheck.evidence.stages import Stage
 from boundcheck.evidence.verdict import Evidence, LowerBound, UpperBound
 from boundcheck.evidence.wealth import Wealth
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from boundcheck.evidence.engine import WeightRun
+    from boundcheck.evidence.annealing import AnnealedWeights
+    from boundcheck.evidence.bidirectional import SimulatedGap
+    from boundcheck.evidence.latent_grid import GridEvidence
+    from boundcheck.evidence.stages import Stage
+    from boundcheck.evidence.weight_run import WeightRun
     from boundcheck.models.torch_model import TorchModel
 
 _GRID_TOLERANCE = 1e-4
@@ -68,6 +71,8 @@ def grid_of(
     model: TorchModel, x: Tensor, wanted: bool, result: WeightRun, notes: list[str], stage: Stage | None = None
 ) -> GridEvidence | None:
     """Quadrature where the latent has one or two dimensions; None, with a note, where it contradicts a lower bound."""
+    from boundcheck.evidence.latent_grid import grid_evidence
+
     if not wanted:
         return None
     try:
@@ -99,6 +104,10 @@ def annealed_of(
     stage: Stage | None = None,
 ) -> tuple[AnnealedWeights | None, SimulatedGap | None]:
     """AIS at the data, and bidirectional Monte Carlo on simulated data, if asked for and possible."""
+    from boundcheck.evidence.annealing import annealed_weights
+    from boundcheck.evidence.bidirectional import simulated_gap
+    from boundcheck.evidence.stages import Stage
+
     if temperatures is None:
         return None, None
     stage = stage or Stage()
@@ -125,6 +134,8 @@ def annealing_moves(examples: int, temperatures: int | None) -> int:
     Raises:
         BadInput: no number of temperatures.
     """
+    from boundcheck.evidence.annealing import moves
+
     if temperatures is None:
         return 0
     if isinstance(temperatures, bool) or not isinstance(temperatures, int) or temperatures < 1:

@@ -8,7 +8,9 @@ questions: that of the draws, and that of the examples.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -250,4 +252,10 @@ def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key != name}
 
 
-__all__ = ["MOST_ROWS", "EvidenceCard", "ExampleTable"]
+def versions(*more: str) -> dict[str, str]:
+    """What computed the figures: these packages and boundcheck, numpy and Python."""
+    packages = ("boundcheck", *more, "numpy")
+    return {name: version(name) for name in packages} | {"python": sys.version.split()[0]}
+
+
+__all__ = ["MOST_ROWS", "EvidenceCard", "ExampleTable", "versions"]

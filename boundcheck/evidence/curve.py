@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import require
 from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.values import Sampled
-from boundcheck.models.torch_model import TorchModel, random_state, support_is_discrete
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-else:
-    torch = require("torch", extra="torch", feature="log-weights of a trained model")
-    Tensor = torch.Tensor
+
+    from boundcheck.models.torch_model import TorchModel
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,9 @@ def discrete_upper_bound(model: TorchModel, x: Tensor) -> float | None:
     Probabilities of different points sum to at most one, so by Gibbs' inequality the mean of log p(x_i) is at most
     minus the entropy of the examples' own distribution: -log N for N different examples.
 
+    >>> import torch
     >>> from torch.distributions import Bernoulli, Independent, Normal
+    >>> from boundcheck.models.torch_model import TorchModel
     >>> model = TorchModel(
     ...     prior=lambda: Normal(0.0, 1.0),
     ...     encoder=lambda x: Normal(x[:, 0], 1.0),
@@ -80,6 +78,10 @@ def discrete_upper_bound(model: TorchModel, x: Tensor) -> float | None:
     >>> print(f"{discrete_upper_bound(model, torch.eye(2)):.4f}")
     -0.6931
     """
+    import torch
+
+    from boundcheck.models.torch_model import random_state, support_is_discrete
+
     with torch.inference_mode():
         encoder = model.law("encoder", x[:1])
         with random_state(x.device, 0):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute, require
@@ -16,7 +12,7 @@ from boundcheck.evaluators.averages import DatasetMean
 from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence.audit import Finding, below_simulated_evidence, same_as
 from boundcheck.evidence.bounds import annealed_of, annealing_moves, bounds_of, grid_of, table_of, wealth_maker
-from boundcheck.evidence.card import EvidenceCard
+from boundcheck.evidence.card import EvidenceCard, versions
 from boundcheck.evidence.curve import discrete_upper_bound
 from boundcheck.evidence.engine import KS, WeightRun, run
 from boundcheck.evidence.intervals import interval_of
@@ -236,7 +232,7 @@ def evaluate_model(
             "device": str(data.device),
             "dtype": result.settings["dtype"],
         },
-        versions=versions(),
+        versions=versions("torch"),
         images={int(table.index[row]): kept[int(row)].detach().cpu().numpy() for row in table.worst(_IMAGES)},
     )
 
@@ -350,16 +346,6 @@ def describe_likelihood(model: TorchModel, x: Tensor) -> str:
     return f"{name_of(law)} of shape {tuple(law.event_shape)}; {values}"
 
 
-def versions() -> dict[str, str]:
-    """What computed the figures."""
-    return {
-        "boundcheck": version("boundcheck"),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
-    }
-
-
 def _shown(indices: Any, index: int) -> int:
     return index if indices is None else int(indices[index])
 
@@ -369,4 +355,4 @@ def _first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-__all__ = ["ALWAYS", "SIMULATED", "CannotCompute", "describe_likelihood", "evaluate_model", "versions"]
+__all__ = ["ALWAYS", "SIMULATED", "CannotCompute", "describe_likelihood", "evaluate_model"]

@@ -1,7 +1,7 @@
 """The evaluation card of log-weights that some other program computed: nothing else is known of the model.
 
-An array is read through a memory map and in blocks, so that its size is limited by the disk. What needs the model is
-not to be had: simulated data, annealing, an upper bound from counting.
+An array is read through a memory map and in blocks, so that its size is limited by the disk; torch is not needed. What
+needs the model is not to be had: simulated data, annealing, an upper bound from counting.
 """
 
 from __future__ import annotations
@@ -10,29 +10,22 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import BadInput, require
+from boundcheck.errors import BadInput
 from boundcheck.evaluators.values import Approximate
 from boundcheck.evidence.accumulators import IwaeGroups, Maker, Tail, WeightSums, joined, tail_size
 from boundcheck.evidence.bounds import bounds_of, table_of, wealth_maker
-from boundcheck.evidence.card import EvidenceCard
-from boundcheck.evidence.engine import KS, WeightRun, summarised
-from boundcheck.evidence.evaluation import versions
+from boundcheck.evidence.card import EvidenceCard, versions
 from boundcheck.evidence.independence import refuse_dependent
 from boundcheck.evidence.intervals import interval_of
 from boundcheck.evidence.loading import mapped_array
 from boundcheck.evidence.objective import Estimate
 from boundcheck.evidence.verdict import ALPHA, Judgement, judge
-from boundcheck.evidence.weights import ROUNDINGS
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = require("torch", extra="torch", feature="evaluating log-weights")
+from boundcheck.evidence.weight_run import KS, ROUNDINGS, WeightRun, summarised
 
 _BLOCK = 1 << 21
 """Numbers that are read at once."""
@@ -163,9 +156,8 @@ def _run(array: NDArray[Any], progress: Callable[[int, int], None] | None) -> We
         for start in range(0, draws, rows):
             values = np.array(block[start : start + rows], dtype=np.float64, order="C")
             largest = max(largest, _look(values, start, first, failed))
-            part = torch.from_numpy(values)
             for each in kept.values():
-                each.add(part)
+                each.add(values)
             done += values.size
             if progress is not None:
                 progress(done, draws * examples)

@@ -24,6 +24,7 @@ from boundcheck.evidence.resources import default_chunk, has_bfloat16_units, tor
 from boundcheck.evidence.shards import local_processes
 from boundcheck.evidence.stages import tensors_digest, weights_digest
 from boundcheck.evidence.streams import Item, Layout, Purpose, checked_seed
+from boundcheck.evidence.weight_run import KS
 from boundcheck.evidence.weights import Weigher, unvalidated
 from boundcheck.models.torch_model import TorchModel
 
@@ -34,8 +35,6 @@ else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
 
-KS = (1, 5, 50, 500, 5000)
-"""Where an IWAE curve is read by default; 1 is the ELBO."""
 _ADDED_AT_ONCE = 1 << 14
 """Log-weights that accumulators are given at once on a CPU: what they compute on the way stays small."""
 _FAILED, _REASONS, _ROUNDING, _NOTES = "failed", "reasons", "rounding", "notes"
@@ -265,4 +264,4 @@ def _checked_dtype(dtype: str | None, device: torch.device) -> str | None:
     return dtype
 
 
-__all__ = ["KS", "Collected", "Job"]
+__all__ = ["Collected", "Job"]

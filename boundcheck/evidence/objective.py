@@ -15,18 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import BadInput, require
+from boundcheck.errors import BadInput
 from boundcheck.evaluators.averages import DatasetMean, over_examples
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
 from boundcheck.evidence.tails import Calls, Tails, either, unmet
 from boundcheck.language.build import Formula, trace
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-else:
-    torch = require("torch", extra="torch", feature="a training objective")
-    Tensor = torch.Tensor
 
 Sign = Literal["bound", "loss"]
 Unit = Literal["nats", "bits", "nats/dim", "bits/dim"]

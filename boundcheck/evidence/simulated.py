@@ -22,7 +22,8 @@ from boundcheck.evidence.intervals import Label
 from boundcheck.evidence.job import Job
 from boundcheck.evidence.stages import Stage, State, Step, array_of, tensor_of, tensors_digest
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
-from boundcheck.evidence.weights import ROUNDINGS, unvalidated
+from boundcheck.evidence.weight_run import ROUNDINGS
+from boundcheck.evidence.weights import unvalidated
 from boundcheck.models.torch_model import TorchModel, random_state
 
 if TYPE_CHECKING:

@@ -15,17 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boundcheck.errors import BadInput
+from boundcheck.evidence.accumulators import Rows
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Rows = TypeVar("Rows", NDArray[np.float64], "Tensor")
 Floats = NDArray[np.float64]
 
 LEVELS = 24

@@ -18,6 +18,7 @@ from boundcheck.errors import BadInput, BoundcheckError, require
 from boundcheck.evaluators.draws import concatenated
 from boundcheck.evidence.proposals import LOG_ROOT_TAU, GaussianProposal, proposal_of, summed
 from boundcheck.evidence.streams import UNIT, Item, Layout, Purpose
+from boundcheck.evidence.weight_run import ROUNDINGS
 from boundcheck.models.torch_model import TorchModel, out_of_memory, refuse_data
 from boundcheck.models.torch_state import module_of
 
@@ -36,8 +37,6 @@ else:
 
 _NOISE_NUMBERS = 1 << 18
 """Normals that are drawn at once for a fused log-weight, which cuts their rows into chunks of its own."""
-ROUNDINGS = 64
-"""How many roundings of its own size a log-density is granted: sums over pixels and units, pairwise added."""
 
 
 @dataclass
@@ -331,4 +330,4 @@ def unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-__all__ = ["ROUNDINGS", "Weighed", "Weigher", "decoding", "in_float32", "unvalidated"]
+__all__ = ["Weighed", "Weigher", "decoding", "in_float32", "unvalidated"]
