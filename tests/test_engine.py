@@ -546,6 +546,7 @@ for k in (50, int(sys.argv[1])):
     run(model, x, (1, 5, k), threads=2, fused=sys.argv[2])
     grown.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 print(*grown)
+assert "torch._dynamo" not in sys.modules, "torch's compiler takes seconds and 100 MB to import"
 """
 
 

@@ -9,6 +9,7 @@ another way with others), or draws at random.
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,20 @@ class Watch(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
+    _skipped: bool
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not from the beginning: that would import all of torch's compiler, in seconds and with much memory."""
+        return False
+
+    def __enter__(self) -> Watch:
+        """Become the current mode, which torch's compiler must leave alone where it is in use."""
+        kind = type(self)
+        if "torch._dynamo" in sys.modules and "_skipped" not in vars(kind):
+            kind.__torch_dispatch__ = torch.compiler.disable(kind.__torch_dispatch__)
+            kind._skipped = True
+        return super().__enter__()
 
     def __init__(self, given: Sequence[Tensor] = ()) -> None:
         super().__init__()
@@ -116,19 +131,19 @@ def watched(function: Callable[..., object], *args: Tensor) -> Seen:
     """
     with torch.inference_mode(False), torch.no_grad():  # whose operations are taken apart less far
         copies = [arg.clone() for arg in args]
-        watch = Watch(copies)
+        mode = Watch(copies)
         try:
-            with watch:
+            with mode:
                 function(*copies)
         except Exception:  # what compiles itself need not get on with a mode: the worst is taken for granted
-            watch.seen = Seen(keeps=True, reads=True, random=True)
+            mode.seen = Seen(keeps=True, reads=True, random=True)
             copies = [arg.clone() for arg in args]
             function(*copies)
-    seen = watch.seen
+    seen = mode.seen
     # What is written through numpy, or through Tensor.data, is no operation.
     same = (torch.equal(copy, arg) or not bool((arg == arg).all()) for copy, arg in zip(copies, args, strict=True))
     seen.changes |= not all(same)
-    seen.keeps |= watch.survivors()
+    seen.keeps |= mode.survivors()
     return seen
 
 
@@ -146,7 +161,7 @@ def _place(tensor: Tensor) -> int | None:
 def _weak(tensor: Tensor) -> Any:
     from torch.multiprocessing.reductions import StorageWeakRef
 
-    return StorageWeakRef(tensor.untyped_storage())
+    return StorageWeakRef.from_weakref(tensor.untyped_storage()._weak_ref())  # the usual way may leave half of one
 
 
 def _is_mask(index: Tensor) -> bool:
