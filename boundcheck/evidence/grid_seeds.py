@@ -22,8 +22,8 @@ _HIGHER = math.log(2)
 """By how much a point has to be above all points of a rule, for that rule to have stepped over a peak."""
 _SIGNIFICANT = 5.0
 """Standard errors by which the draws' mean has to exceed the grid's."""
-_MANY = 4
-"""Cells found to hide something, from which on there may be others that no draw has met."""
+_MANY = 3
+"""First cells found to hide something, from which on there may be others that no draw has met."""
 _UNLIKELY = 1e6
 """The mean of weights that are 1 on average is above this once in as many times (Markov's inequality)."""
 
@@ -95,8 +95,8 @@ def missed(log_likelihoods: Floats, log_evidence: float, stepped_over: int) -> f
     Args:
         log_likelihoods: log p(x|z) at independent draws z of the prior.
         log_evidence: what the grid has found.
-        stepped_over: cells that were done with but for a draw that showed what they hid: where there are many, there
-            may be more that no draw has met, and the grid is not trusted further than the draws.
+        stepped_over: first cells that were done with but for a draw that showed what they hid: where there are many,
+            there may be more that no draw has met, and the grid is not trusted further than the draws.
 
     >>> half = np.log(np.tile([0.5, 1.5], 500))
     >>> round(missed(half, math.log(0.5), 0), 3), missed(half, 0.0, 0), round(missed(half, 0.0, 9), 3)

@@ -2,9 +2,9 @@
 
 p(x) = integral p(z) p(x|z) dz over a box that is cut into cells, each with a Gauss-Legendre rule. A cell is halved
 until its halves agree with it, so that the cells gather where the posterior is, however narrow; the box is doubled
-until what a doubling adds is negligible. Both differences make the error estimate, and draws of the prior are asked
-whether anything was stepped over. It is an estimate: a peak between the first points, which neither they nor the encoder
-nor any draw point at, would be missed by any such rule.
+until what a doubling adds is negligible. Both differences make the error estimate, and draws of the prior tell whether
+anything was stepped over. It is an estimate: a peak between the first points, which neither they nor the encoder nor
+any draw point at, would be missed by any such rule.
 """
 
 from __future__ import annotations
@@ -272,7 +272,8 @@ class _Integral:
     def __init__(self, joint: _Joint, example: int, tolerance: float) -> None:
         self.joint, self.example, self.tolerance = joint, example, tolerance
         self.seeds, self.seed_widths = joint.seeds(example)
-        self.points, self.largest, self.stepped_over = 0, -math.inf, 0
+        self.points, self.largest = 0, -math.inf
+        self.stepped_over: set[tuple[float, ...]] = set()
         nodes, weights = np.polynomial.legendre.leggauss(_NODES[joint.dimensions])
         grids = np.meshgrid(*[nodes] * joint.dimensions, indexing="ij")
         self.nodes = np.stack([grid.ravel() for grid in grids], axis=1)
@@ -312,7 +313,7 @@ class _Integral:
         relative = math.exp(min(0.0, error - total)) + 2 * share
         known = (-math.log1p(-relative) if relative < 1 else math.inf) + self.rounding
         with np.errstate(invalid="ignore"):  # a density of zero at its own draw tells nothing
-            lost = missed(drawn - joint.log_prior, total, self.stepped_over)
+            lost = missed(drawn - joint.log_prior, total, len(self.stepped_over))
         return total, max(known, lost)
 
     @property
@@ -364,6 +365,7 @@ class _Integral:
         done with, from the smallest difference on, and the halves of the others are the cells of the next round.
         """
         whole, _ = self._integrals(corners, widths)
+        first = widths[0]
         done, error = -math.inf, -math.inf
         for _ in range(_ROUNDS):
             parts, part_widths = self._halved(corners, widths)
@@ -381,7 +383,7 @@ class _Integral:
             agreed &= ~self._hides_a_seed(corners, widths)
             highest, least = tops.reshape(len(corners), -1).max(axis=1), total + math.log(self.tolerance / 16)
             hiding = agreed & hidden(corners, widths, highest, *self.known, least)
-            self.stepped_over += int(hiding.sum())
+            self.stepped_over |= set(map(tuple, np.floor(corners[hiding] / first).tolist()))
             agreed &= ~hiding
             full = self.points > _MOST_POINTS[self.joint.dimensions]
             if full:
