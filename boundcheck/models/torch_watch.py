@@ -62,7 +62,7 @@ class Watch(TorchDispatchMode):
 
     def __enter__(self) -> Watch:
         """Become the current mode, which torch's compiler must leave alone where it is in use."""
-        kind = type(self)
+        kind: Any = type(self)
         if "torch._dynamo" in sys.modules and "_skipped" not in vars(kind):
             kind.__torch_dispatch__ = torch.compiler.disable(kind.__torch_dispatch__)
             kind._skipped = True
