@@ -315,6 +315,14 @@ def test_what_list_found_is_kept(run: Run, counted: Counted) -> None:
     assert counted.calls == 4
 
 
+def test_how_many_models_are_shared_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: claims()[name] for name in (DECOUPLED, COUPLED, "ppca-elbo-below-evidence", "gaussian-sivi-monotone")}
+    monkeypatch.setattr(cache, "claims", lambda: few)
+    known = run("list", "--count", 11, "--no-cache", "--json").json
+    monkeypatch.setattr(cache, "MOST_SHARED", 3)
+    assert run("list", "--count", 11, "--no-cache", "--json").json == known
+
+
 @pytest.mark.parametrize("change", ["seed", "count", "formula", "gap", "program", "damage", "nonsense"])
 def test_nothing_kept_is_shown_for_anything_else(
     run: Run, counted: Counted, monkeypatch: pytest.MonkeyPatch, change: str

@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from boundcheck.claims.claim import Claim
 
 FORMAT = "boundcheck-surveys/1"
+MOST_SHARED = 500
+"""Models whose values are kept for all claims; more of them are made and evaluated for each claim anew."""
 LIBRARIES = ("numpy", "python-flint", "scipy", "sympy")
 
 
@@ -56,14 +59,17 @@ def surveys(count: int, seed: int, use_cache: bool = True) -> list[dict[str, Any
 
     @cache
     def shared(family: str) -> Sequence[tuple[ModelValues, Sequence[Any]]]:
-        models, observations = zip(*cases(family, count, seed), strict=True)
+        models, observations = zip(*cases(family, min(count, MOST_SHARED), seed), strict=True)
         return list(zip(values_on(models), observations, strict=True))
 
-    with progress("judging the catalogue", missing) as advance, _no_collection():
+    def models(family: str) -> Iterator[tuple[Any, Sequence[Any]]]:
+        return chain(shared(family), islice(cases(family, count, seed), len(shared(family)), None))
+
+    with progress("judging the catalogue", missing) as advance, _rare_collection():
         for name, claim in table.items():
             key = keys[name]
             if key not in kept:
-                fresh[key] = _judge(claim, shared(claim.family))
+                fresh[key] = _judge(claim, models(claim.family))
                 advance()
             found.append(kept.get(key) or fresh[key])
     if fresh and program == program_hash():  # the source may have been edited meanwhile
@@ -72,18 +78,17 @@ def surveys(count: int, seed: int, use_cache: bool = True) -> list[dict[str, Any
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without looking for cycles of garbage among values that are all kept: a sixth of the time goes there."""
-    before = gc.isenabled()
-    gc.disable()
+def _rare_collection() -> Iterator[None]:
+    """Looking seldom for cycles of garbage among values that are nearly all kept; else a sixth of the time goes there."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, *thresholds[1:])
     try:
         yield
     finally:
-        if before:
-            gc.enable()
+        gc.set_threshold(*thresholds)
 
 
-def _judge(claim: Claim, models: Sequence[tuple[ModelValues, Sequence[Any]]]) -> dict[str, Any]:
+def _judge(claim: Claim, models: Iterable[tuple[Any, Sequence[Any]]]) -> dict[str, Any]:
     what = {"source": claim.source, "statement": claim.statement, "relation": claim.relation}
     try:
         return what | survey(claim, models=witness_first(claim, models)).to_json()
