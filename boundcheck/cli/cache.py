@@ -79,7 +79,7 @@ def surveys(count: int, seed: int, use_cache: bool = True) -> list[dict[str, Any
 
 @contextmanager
 def _rare_collection() -> Iterator[None]:
-    """Looking seldom for cycles of garbage among values that are nearly all kept; else a sixth of the time goes there."""
+    """Looking seldom for cycles of garbage among values that are nearly all kept: it took a sixth of the time."""
     thresholds = gc.get_threshold()
     gc.set_threshold(200_000, *thresholds[1:])
     try:
