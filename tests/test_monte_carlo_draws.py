@@ -417,6 +417,12 @@ FAMILIES: dict[str, Callable] = {
     "Beta": lambda a: torch.distributions.Beta(torch.tensor([1.5 + a, 3.0]), torch.tensor([2.0, 1.2 + 3 * a])),
     "Categorical": lambda a: Categorical(torch.tensor([0.2 + a, 0.5 - a, 0.3])),
     "Dirichlet": lambda a: torch.distributions.Dirichlet(torch.tensor([1.5 + a, 2.5, 3.0 - a])),
+    "Exponential": lambda a: torch.distributions.Exponential(torch.tensor([1.0 + a, 3.0 - 2 * a])),
+    "LogNormal": lambda a: torch.distributions.LogNormal(torch.tensor([a, -1.0]), torch.tensor([0.5 + a, 0.8])),
+    "LowRankMultivariateNormal": lambda a: torch.distributions.LowRankMultivariateNormal(
+        torch.tensor([a, -a]), torch.tensor([[1.0], [a]]), torch.tensor([0.5, 1.0 + a])
+    ),
+    "OneHotCategorical": lambda a: torch.distributions.OneHotCategorical(torch.tensor([0.2 + a, 0.5 - a, 0.3])),
     "Gamma": lambda a: torch.distributions.Gamma(torch.tensor([2.0 + a, 5.0]), torch.tensor([1.0, 2.0 - a])),
     "Laplace": lambda a: Laplace(torch.tensor([a, 1.0]), torch.tensor([1.0, 0.5 + a])),
     "MultivariateNormal": lambda a: torch.distributions.MultivariateNormal(

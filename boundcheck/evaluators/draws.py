@@ -44,7 +44,10 @@ _HALF_STEP = 2.0**-31
 
 _KNOWN = {
     getattr(torch.distributions, name)
-    for name in ("Bernoulli", "Beta", "Categorical", "Dirichlet", "Gamma", "Laplace", "MultivariateNormal", "Normal")
+    for name in (
+        *("Bernoulli", "Beta", "Categorical", "Dirichlet", "Exponential", "Gamma", "Laplace", "LogNormal"),
+        *("LowRankMultivariateNormal", "MultivariateNormal", "Normal", "OneHotCategorical"),
+    )
 }
 """Families whose divergences are tested here against integrals and samples; torch has formulas for more."""
 

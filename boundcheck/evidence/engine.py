@@ -49,8 +49,9 @@ def run(
     """Everything that one pass over K log-weights of each example tells, in memory that does not grow with K.
 
     The draws of an example depend on the seed, the purpose and the example's number alone: chunk, threads, processes,
-    interruptions and the other examples change nothing (beyond rounding). The global random state of torch is left as
-    it was.
+    interruptions and the other examples change nothing (beyond rounding). An encoder that is not Gaussian is sampled by
+    its own law, for a block of examples at once: then how many examples and draws there are matters as well, and no
+    more than that. The global random state of torch is left as it was.
 
     Args:
         model: a `TorchModel` or an object with its functions, in evaluation mode.
