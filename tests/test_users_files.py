@@ -254,3 +254,52 @@ def test_a_handful_of_weights_has_no_shape() -> None:
     tails = -np.sort(-np.random.default_rng(0).normal(-100.0, 1.0, size=(5, 4000)), axis=0)
     assert np.isnan(pareto_k(tails)).all()
     assert np.isnan(pareto_k(tails[:1])).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--report", "{f}/absent/r.html"), "make "),
+        (("--report", "{f}"), "a directory is in its place"),
+        (("--latex", ""), "--latex = ''"),
+        (("--report", "{f}/r.html", "--image-shape", "3x3"), "--image-shape = '3x3': expected a shape of 4 pixels"),
+        (("--device", "meta"), "a device of this machine"),
+    ],
+)
+def test_what_cannot_be_written_or_shown_is_told_before_the_work(
+    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    def work(*_: Any, **__: Any) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("boundcheck.evidence.from_files.evaluate_model", work)
+    code, out, err = told("{f}/model.py:Net", *SMALL, *options)
+    assert code == 2 and not out and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--plot", "absent/p.png"), "make absent first"),
+        (("--plot", "p.txt"), ".png or .svg or .pdf"),
+        (("--seed", str(2**63)), "2**63 - 1"),
+    ],
+)
+def test_the_experiment_is_not_trained_for_a_plot_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, str], message: str
+) -> None:
+    monkeypatch.setattr("boundcheck.reproduce.dvae.reproduce", lambda *_, **__: pytest.fail("training has begun"))
+    assert cli.run(["reproduce", "dvae", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_no_defect_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, told: Told, error: Exception
+) -> None:
+    def work(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("boundcheck.evidence.from_files.evaluate_files", work)
+    code, _, err = told("{f}/model.py:Net", *SMALL)
+    assert code == 2 and "not enough memory" in err and "please report" not in err

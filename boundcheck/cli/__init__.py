@@ -25,6 +25,7 @@ from boundcheck.cli.sweeping import sweep_command
 from boundcheck.errors import BoundcheckError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+_SMALLER = "ask for less at once, with a smaller --k, --limit, --latent, --count or whatever made it large"
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,9 +75,13 @@ def run(arguments: Sequence[str]) -> int:
         _discard_stdout()
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
+    except MemoryError:
+        return _fail(f"not enough memory; {_SMALLER}")
     except Exception as error:  # a defect of boundcheck, which must not exit with the code of "violated"
         if os.environ.get("BOUNDCHECK_TRACEBACK"):
             raise
+        if "can't allocate memory" in str(error):  # torch's, on a CPU
+            return _fail(f"not enough memory; {_SMALLER}")
         what = f"{type(error).__name__}: {error}"
         return _fail(f"boundcheck failed ({what}); please report it, with what BOUNDCHECK_TRACEBACK=1 shows")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from boundcheck.cli.options import EPILOG, HOLDS, common, exit_code
+from boundcheck.cli.options import EPILOG, HOLDS, check_file, common, exit_code
 from boundcheck.errors import BadInput, require
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ def evaluate_command(
     shape = _image_shape(image_shape)
     if shape is not None and report is None:
         raise BadInput("--image-shape", image_shape, "--report beside it")
-    for name, path in (("--latex", latex), ("--report", report)):
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise BadInput(name, path, "a file in a folder that there is")
+    check_file("--latex", latex)
+    check_file("--report", report)
     if report is not None:  # before the work, not after it
         require("matplotlib", extra="plot", feature="plots in a report")
+        _fits(shape, options["data"])
     of_model = options["log_weights"] is None
     with progress_of("drawing") as advance:
         card = _card(model, options, advance)
@@ -172,6 +172,15 @@ def _image_shape(text: str | None) -> tuple[int, int] | None:
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise BadInput("--image-shape", text, "HEIGHTxWIDTH, such as 28x20")
     return int(sides[0]), int(sides[1])
+
+
+def _fits(shape: tuple[int, int] | None, data: str | None) -> None:
+    """Refuse an image shape that is not that of the observations."""
+    if shape is not None and data is not None:
+        from boundcheck.evidence.html import as_image
+        from boundcheck.evidence.loading import load_data
+
+        as_image(load_data(data)[0], shape)
 
 
 def _write(card: EvidenceCard, latex: str | None, report: str | None, shape: tuple[int, int] | None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from boundcheck.errors import UnknownName
+from boundcheck.errors import BadInput, UnknownName
 
 HOLDS, VIOLATED, ERROR, UNDECIDED = 0, 1, 2, 3
 
@@ -57,6 +59,31 @@ def common(seed: str) -> Callable[[_F], _F]:
     return decorate
 
 
+PLOTS = (".png", ".svg", ".pdf")
+
+
+def check_file(option: str, path: str | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuse a file that cannot be written, before the work and not after it.
+
+    Raises:
+        BadInput: no name, a folder, a folder that is not there or is closed to the user, or another kind of file.
+    """
+    if path is None:
+        return
+    file = Path(path)
+    if not path or file.is_dir():
+        raise BadInput(
+            option, path, "a file that can be written", "a directory is in its place" if path else "name one"
+        )
+    if suffixes and file.suffix and file.suffix.lower() not in suffixes:  # without any, a plot is a PNG
+        raise BadInput(option, path, f"a name that ends in {' or '.join(suffixes)}")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise BadInput(option, path, "a file in a folder that there is", f"make {file.parent} first")
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise BadInput(option, path, "a file that can be written", "you have no right to write there")
+
+
 def exit_code(verdict: str) -> int:
     """The exit code of a verdict: holds, violated or undecided."""
     return {"holds": HOLDS, "violated": VIOLATED, "undecided": UNDECIDED}[verdict]
@@ -77,9 +104,11 @@ __all__ = [
     "ERROR",
     "HOLDS",
     "NOTHING_RANDOM",
+    "PLOTS",
     "UNDECIDED",
     "VIOLATED",
     "Commands",
+    "check_file",
     "common",
     "exit_code",
     "one_line",

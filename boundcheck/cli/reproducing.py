@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from boundcheck.cli.options import EPILOG, NOTHING_RANDOM, Commands, common
+from boundcheck.cli.options import EPILOG, NOTHING_RANDOM, PLOTS, Commands, check_file, common
 
 if TYPE_CHECKING:
     from boundcheck.reproduce.bernoulli import ClosedForm, Reproduction
@@ -31,6 +31,7 @@ def bernoulli_command(plot: str | None, as_json: bool, seed: int) -> int:
     from boundcheck.cli.report import print_json
     from boundcheck.reproduce import bernoulli
 
+    check_file("--plot", plot, PLOTS)
     found = bernoulli.reproduce()
     if plot is not None:
         bernoulli.plot(found, plot)
@@ -120,6 +121,9 @@ def dvae_command(
     from boundcheck.reproduce.dvae.experiment import VARIANTS
     from boundcheck.reproduce.dvae.training import Recipe
 
+    check_file("--plot", plot, PLOTS)
+    if seed >= 2**63:
+        raise BadInput("--seed", seed, "an integer from 0 to 2**63 - 1")
     if data is None and packed_pixels is not None:
         raise BadInput("--packed-pixels", packed_pixels, "a file of packed bits", "name the file with --data")
     images = dvae.digits(seed) if data is None else dvae.read_images(data, pixels=packed_pixels, seed=seed)

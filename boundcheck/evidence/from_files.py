@@ -155,7 +155,7 @@ def _objective(text: str, **declaration: Any) -> str | Formula | TrainingObjecti
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" has no numbers
     except Exception as error:
         raise BadInput("device", name, "a device of this machine", "cpu always works") from error
     return device

@@ -191,7 +191,11 @@ def as_image(observation: NDArray[Any], shape: tuple[int, int] | None = None) ->
     if shape is not None:
         channels, rest = divmod(values.size, shape[0] * shape[1])
         if rest or channels not in (1, 3):
-            raise BadInput("--image-shape", shape, f"a shape of {values.size} pixels, or of a third of them in colour")
+            raise BadInput(
+                "--image-shape",
+                "x".join(map(str, shape)),
+                f"a shape of {values.size} pixels, or of a third of them in colour",
+            )
         values = values.reshape(channels, *shape)
     elif values.ndim == 1:
         side = math.isqrt(values.size)
