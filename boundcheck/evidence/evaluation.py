@@ -128,6 +128,8 @@ def evaluate_model(
     options: dict[str, Any] = {"k": k, "replicates": replicates, "inner": inner, "chunk": chunk}
     name, subjects = _subjects(objective, model, wrapped, parameters, seed, options)
     reference = None
+    if same is not None and name == "iwae":
+        raise BadInput("same", same, "an objective with draws of its own", f"for the end of the curve say iwae:k={k}")
     if same is not None and split_name(same)[0] != "elbo":
         reference = subject(same, model, parameters=same_parameters, seed=_seed(seed, 90), **options)
         reference.check(data[:1])
