@@ -77,7 +77,8 @@ def _shape(log_weights: Floats) -> float:
     candidates = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
     candidates = candidates / (3 * quartile) + 1 / excess[-1]
     shapes = -np.log1p(-candidates[:, None] * excess).mean(axis=1)
-    profile = n * (np.log(candidates / shapes) + shapes - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 where a candidate makes all shapes zero: no estimate
+        profile = n * (np.log(candidates / shapes) + shapes - 1)
     weights = np.exp(profile - profile.max())
     theta = float((candidates * weights).sum() / weights.sum())
     k = float(np.log1p(-theta * excess).mean())

@@ -24,7 +24,7 @@ from boundcheck.evidence.objective import Estimate, TrainingObjective
 from boundcheck.evidence.stages import Stage, State, Step, tensors_digest
 from boundcheck.evidence.streams import Purpose, checked_seed, scattered_seed
 from boundcheck.evidence.tails import drifts
-from boundcheck.evidence.untouched import Untouched
+from boundcheck.evidence.untouched import Untouched, generator_state, own_generators
 from boundcheck.models.torch_model import random_state
 from boundcheck.models.torch_state import module_of
 
@@ -110,6 +110,7 @@ class _Calls:
         self.objective, self.model, self.x, self.replicates, self.seed = objective, model, x, replicates, seed
         self.batches = [x[start : start + objective.batch] for start in range(0, len(x), objective.batch)]
         self.scale, self.as_it_was = objective.scale(x), Untouched(model)
+        self.generators = own_generators(objective.function, model)
         self.drew = False
         self.coarsest = torch.finfo(x.dtype if x.is_floating_point() else torch.get_default_dtype()).eps
 
@@ -129,13 +130,17 @@ class _Calls:
         batch = call // self.replicates
         rows = self.batches[batch]
         with _own_state(rows.device, scattered_seed(self.seed, Purpose.OBJECTIVE, call)), torch.no_grad():
-            before = _random_states(rows.device)
+            before = self.random_states(rows.device)
             with self.as_it_was.during(self.objective.name):
                 values = _values(self.objective, self.model, rows.clone(), batch * self.objective.batch)
-            self.drew = self.drew or before != _random_states(rows.device)
+            self.drew = self.drew or before != self.random_states(rows.device)
         if values.is_floating_point():
             self.coarsest = max(self.coarsest, torch.finfo(values.dtype).eps)
         return (self.scale * values.detach().to("cpu", torch.float64)).reshape(-1)
+
+    def random_states(self, device: torch.device) -> list[Any]:
+        """The state of every generator that the loss is seen to draw from: one that draws leaves it changed."""
+        return _random_states(device) + [generator_state(each) for each in self.generators]
 
     def are_repeatable(self) -> bool:
         """Whether the first call gives the same values once more, up to the rounding of a GPU's sums."""

@@ -94,11 +94,17 @@ class Judgement:
     findings: tuple[Finding, ...]
     decide_by: str = ""
 
+    @property
+    def where(self) -> str:
+        """The examples that the outcome is about: others than these where only simulated data violate the claim."""
+        elsewhere = self.outcome is Outcome.VIOLATED and self.findings[0].outcome is not Outcome.VIOLATED
+        return "examples drawn from the model" if elsewhere else "these examples"
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "objective": self.objective,
-            "claim": "mean objective <= mean log p(x) over these examples",
+            "claim": f"mean objective <= mean log p(x) over {self.where}",
             "verdict": self.outcome.value,
             "guarantee": self.guarantee.value if self.guarantee else None,
             "error_probability": self.error_probability,
