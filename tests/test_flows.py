@@ -16,6 +16,7 @@ from boundcheck.evaluators.monte_carlo import evaluate
 from boundcheck.evidence import annealed_weights, evaluate_model
 from boundcheck.evidence.engine import run
 from boundcheck.models.torch_model import TorchModel
+from boundcheck.models.torch_supports import log_density, turns
 
 PIXELS, LATENT, MIXING = 4, 2, 2
 IMAGES = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * PIXELS)
@@ -138,3 +139,20 @@ def test_a_flow_is_an_encoder_too(flows: Any) -> None:
     result = run(model, IMAGES, ks=(1, 2000))
     masses = np.exp(result.log_mean_weight)
     assert abs(masses.sum() - 1) < 6 * math.sqrt(float((masses**2 / result.effective_sample_sizes).sum()))
+
+
+def test_a_circular_flow_has_density_on_one_turn_only(flows: Any) -> None:
+    """It draws from [-pi, pi], and its own density goes on for ever; over the plane it would have no finite mass."""
+    torch.manual_seed(4)
+    flow = flows.NCSF(MIXING, context=PIXELS, transforms=1, hidden_features=(8,))
+    law = flow(IMAGES[:3])
+    inside = torch.rand(5, 3, MIXING) * 6 - 3
+    for shift in (2 * math.pi, -4 * math.pi):
+        assert bool(torch.isfinite(law.log_prob(inside + shift)).all())
+        assert bool((log_density(law, inside + shift) == -math.inf).all())
+    assert torch.equal(log_density(law, inside), law.log_prob(inside))
+    pair = TorchModel.wrap(FlowHVM(flow)).law("encoder", IMAGES[:3])
+    z = torch.randn(5, 3, LATENT)
+    assert bool(torch.isfinite(pair.log_prob(torch.cat([z, inside], -1))).all())
+    assert bool((pair.log_prob(torch.cat([z, inside + 2 * math.pi], -1)) == -math.inf).all())
+    assert not turns(flows.NSF(MIXING, context=PIXELS)(IMAGES[:3]))

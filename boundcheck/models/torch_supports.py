@@ -60,13 +60,34 @@ def support_is_fixed(law: Distribution) -> bool:
 
 
 def turns(law: Distribution) -> bool:
-    """True if the law, or the one that it is built on, is a von Mises law, whose density is periodic.
+    """True if the law, or the one that it is built on, is periodic: a von Mises law, or a circular flow of zuko.
 
     >>> turns(torch.distributions.VonMises(0.0, 1.0)), turns(torch.distributions.Normal(0.0, 1.0))
     (True, False)
     """
     inner = getattr(law, "base_dist", None) or getattr(law, "component_distribution", None)
-    return any("VonMises" in kind.__name__ for kind in type(law).__mro__) or (inner is not None and turns(inner))
+    if any("VonMises" in kind.__name__ for kind in type(law).__mro__) or (inner is not None and turns(inner)):
+        return True
+    return hasattr(law, "transform") and _repeats(law)
+
+
+def _repeats(flow: Any) -> bool:
+    """True if the density of a flow from a uniform law does not fall off along some axis, however many turns away.
+
+    A density over the real line falls off faster than 1/|z|: by more than log 10 between z and 10 z, somewhere out.
+    """
+    base = getattr(flow, "base", None)
+    while isinstance(base, torch.distributions.Independent):
+        base = base.base_dist
+    if not isinstance(base, torch.distributions.Uniform) or len(flow.event_shape) != 1:
+        return False
+    with random_state(base.low.device, 0), torch.no_grad():
+        point = flow.sample()
+        axes = torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)
+        axes = axes.reshape(-1, *[1] * len(flow.batch_shape), point.shape[-1])
+        near, far = (flow.log_prob(point + away * 2 * math.pi * axes) for away in (100, 1000))
+    level = torch.isfinite(far) & (near - far < 1)
+    return bool(level.reshape(len(level), -1).all(1).any())
 
 
 def _on_the_turn(law: Distribution, point: Tensor) -> Tensor | None:
