@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from boundcheck.evidence.diagnostics import pareto_k
 from boundcheck.evidence.html import to_html
 from boundcheck.evidence.latex import to_latex
 from boundcheck.evidence.loading import load_data, load_factory, load_weights, make_model, mapped_array
+from boundcheck.evidence.plots import plots
 from boundcheck.models.torch_model import TorchModel
 
 MODEL = """
@@ -304,3 +306,21 @@ def test_too_little_memory_is_no_defect_of_the_program(
     monkeypatch.setattr("boundcheck.evidence.from_files.evaluate_files", work)
     code, _, err = told("{f}/model.py:Net", *SMALL)
     assert code == 2 and "not enough memory" in err and "please report" not in err
+
+
+def labels(svg: str, texts: tuple[str, ...]) -> list[float]:
+    """Where some labels stand, from left to right."""
+    places = {text: float(x) for x, text in re.findall(r'<text [^>]*?x="([\d.]+)"[^>]*>([^<]+)</text>', svg)}
+    return [places[text] for text in texts]
+
+
+def test_a_curve_without_a_finite_point_has_its_axis_and_no_grey_line() -> None:
+    given = np.random.default_rng(0).normal(size=(600, 3))
+    (curve, caption), *_ = plots(evaluate_log_weights(given))
+    assert "grey line" in caption
+    places = labels(curve, ("1", "5", "50", "600"))  # 500 would be written over 600
+    assert np.diff(places).min() > 20 and ">500<" not in curve
+    given[:, 1] = -np.inf
+    (curve, caption), *_ = plots(evaluate_log_weights(given, objective_values=np.zeros(3)))
+    assert "grey line" not in caption
+    assert labels(curve, ("1", "5", "50", "600")) == pytest.approx(places, abs=15)

@@ -107,9 +107,10 @@ def _verdict(card: EvidenceCard, outcome: Outcome | None) -> str:
         f"<p class='soft'>All verdicts of this card together are wrong with probability at most {card.alpha:g}.</p>"
     )
     kind = outcome.value if outcome else ""
+    reading = card.reading.removeprefix(f"{said}: ")  # which the line above has said
     return (
         f"<div class='verdict {kind}'><strong>{_text(card.objective)}: {_text(said)}</strong>"
-        f"<p>{_text(card.reading)}</p>{advice}{chance}</div>"
+        f"<p>{_text(reading)}</p>{advice}{chance}</div>"
     )
 
 

@@ -47,9 +47,12 @@ def plots(card: EvidenceCard) -> list[tuple[str, str]]:
     table = card.examples
     drawn = [
         (
-            _svg("curve", (8.6, 3.6), lambda axes: _curve(axes, card)),
-            f"IWAE against the number of weights, ± {ERRORS} standard errors of the draws, and the objectives. "
-            f"log p(x) lies above the grey line with probability {chance}.",
+            _svg("curve", (6.4, 4.0), lambda axes: _curve(axes, card)),
+            f"IWAE against the number of weights, ± {ERRORS} standard errors of the draws, and the objectives."
+            + (
+                f" log p(x) lies above the grey line with probability {chance}."
+                * bool(np.isfinite(card.interval.lower))
+            ),
         )
     ]
     gaps = table.gap[np.isfinite(table.gap)]
@@ -91,18 +94,21 @@ def _curve(axes: Any, card: EvidenceCard) -> None:
     if card.upper is not None and card.upper.value.value - max(means) < 3 * (max(means) - min(means)):
         axes.axhline(card.upper.value.value, color=RED, linewidth=1.2, label="log p(x), at most")
     axes.set_xscale("log")
-    axes.set_xticks(ks, [str(k) for k in ks])
+    crowded = len(ks) > 1 and ks[-1] < 1.5 * ks[-2]  # the labels of the last two would overlap
+    axes.set_xticks(ks, ["" if crowded and k == ks[-2] else str(k) for k in ks])
+    axes.set_xlim(ks[0] / 1.5, ks[-1] * 1.5)  # also where no point is finite
     axes.minorticks_off()
     axes.margins(y=0.12)
     axes.set_xlabel("weights K")
     axes.set_ylabel("nats")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
 
 def _gaps(axes: Any, gaps: Any) -> None:
     axes.hist(gaps, bins=min(40, max(5, round(len(gaps) ** 0.5))), color=CURVE)
     axes.set_xlabel("gap, nats")
     axes.set_ylabel("examples")
+    axes.yaxis.get_major_locator().set_params(integer=True)
 
 
 def _tails(axes: Any, card: EvidenceCard) -> None:
