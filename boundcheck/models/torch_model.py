@@ -25,6 +25,7 @@ from boundcheck.models.torch_supports import (
     in_support,
     moved_inside,
     refuse_data,
+    refuse_parameters,
     support_is_discrete,
     support_is_fixed,
 )
@@ -211,6 +212,7 @@ class TorchModel:
             raise BadInput(shown, law, "a torch.distributions object", "return the law itself, not its parameters")
         expected = (args[0].shape[0],) if args else ()
         self._check_batch(shown, law, expected)
+        refuse_parameters(law, shown)
         return law
 
     def _made(self, role: str, args: Sequence[Tensor]) -> Any:

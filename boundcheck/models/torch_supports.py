@@ -7,7 +7,7 @@ for every latent: grey pixels for a Bernoulli decoder.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from boundcheck.errors import BadInput, require
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.distributions import Distribution, constraints
+    from torch.distributions.utils import lazy_property
 else:
     torch = require("torch", extra="torch", feature="a torch model")
     Tensor = torch.Tensor
     Distribution, constraints = torch.distributions.Distribution, torch.distributions.constraints
+    lazy_property = torch.distributions.utils.lazy_property
 
 
 def in_support(law: Distribution, point: Tensor, expected: tuple[int, ...], *, drawn: bool = False) -> Tensor | None:
@@ -104,6 +106,71 @@ def _on_the_turn(law: Distribution, point: Tensor) -> Tensor | None:
     return inside.flatten(inside.ndim - axes).all(-1) if axes else inside
 
 
+def refuse_parameters(law: Distribution, shown: str) -> None:
+    """Refuse a law whose parameters make it none, where its density would be a number all the same.
+
+    Torch looks at parameters unless validation is off, as importing zuko switches it off for the whole process. Then a
+    normal law of negative scale has NaN for a density, and is found by that; a gamma law of negative shape has not.
+
+    Raises:
+        BadInput: the parameter, its value, and where it should be.
+
+    >>> law = torch.distributions.Gamma(torch.tensor(-0.5), 1.0, validate_args=False)
+    >>> refuse_parameters(law, "decoder(z)")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    boundcheck.errors.BadInput: concentration of decoder(z), a Gamma law = -0.5: expected numbers above 0; map ...
+    """
+    for name in ("base_dist", "component_distribution", "mixture_distribution", "decoder"):
+        inner = getattr(law, name, None)
+        if isinstance(inner, Distribution):
+            refuse_parameters(inner, shown)
+    if type(law).__name__ in _NAN_IF_WRONG:
+        return
+    for name, value, constraint in _parameters(law):
+        right = constraint.check(value)
+        wrong = ~right & ~value.isnan().reshape(*right.shape, -1).any(-1)
+        if bool(wrong.any()):
+            raise BadInput(
+                f"{name} of {shown}, a {type(law).__name__} law",
+                value.reshape(*right.shape, -1)[wrong][0].squeeze().tolist(),
+                _words(constraint),
+                "map the network's output there, as softplus does",
+            )
+
+
+def _parameters(law: Distribution) -> Iterator[tuple[str, Tensor, Any]]:
+    """The parameters that a law was given, not those that follow from them, and where they should be."""
+    try:
+        known = law.arg_constraints
+    except NotImplementedError:
+        return
+    for name, constraint in known.items():
+        if name not in vars(law) and isinstance(getattr(type(law), name, None), lazy_property):
+            continue
+        value = getattr(law, name, None)
+        if constraints.is_dependent(constraint) or constraint is constraints.simplex:  # torch itself makes sums one
+            continue
+        if isinstance(value, Tensor):
+            yield name, value, constraint
+
+
+_NAN_IF_WRONG = frozenset(
+    "Independent Normal Bernoulli Laplace Cauchy Gumbel Uniform Categorical MultivariateNormal".split()  # noqa: SIM905
+)
+"""Families whose density is NaN wherever their parameters are wrong, or a law's all the same; or that have none."""
+
+
+def _words(constraint: Any) -> str:
+    constraint = getattr(constraint, "base_constraint", constraint)
+    low, high = getattr(constraint, "lower_bound", None), getattr(constraint, "upper_bound", None)
+    if low is None and high is None:
+        return str(constraint).removesuffix("()")
+    if None not in (low, high):
+        return f"numbers from {low:g} to {high:g}"
+    return f"numbers {'above' if isinstance(constraint, constraints.greater_than) else 'of at least'} {low:g}"
+
+
 def log_density(law: Distribution, point: Tensor) -> Tensor:
     """The law's log-density at points of shape (..., *batch, *event); -inf outside its support, whatever the law does.
 
@@ -112,6 +179,7 @@ def log_density(law: Distribution, point: Tensor) -> Tensor:
     (tensor([5.]), tensor([-inf]))
     """
     axes = len(law.event_shape)
+    refuse_parameters(law, "a law")
     inside = in_support(law, point, tuple(point.shape[: point.ndim - axes]), drawn=True)
     if inside is not None and axes:  # NaN is not outside: it stays what it is
         inside = inside | point.isnan().flatten(inside.ndim).any(-1)
@@ -188,6 +256,7 @@ __all__ = [
     "moved_inside",
     "name_of",
     "refuse_data",
+    "refuse_parameters",
     "support_is_discrete",
     "support_is_fixed",
     "turns",
