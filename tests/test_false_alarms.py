@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from boundcheck.claims.decide import Outcome
+from boundcheck.claims.decide import Outcome, decide
 from boundcheck.evaluators.averages import over_examples
 from boundcheck.evaluators.values import Approximate, Bias, Sampled
 from boundcheck.evidence.audit import below_simulated_evidence, same_as
@@ -124,6 +124,45 @@ def test_false_alarms_of_ten_thousand_runs(noise: str) -> None:
     assert max(max(each) for each in counts) <= most(834)
 
 
+SHARED: dict[str, Callable[[np.random.Generator], Floats]] = {
+    "normal": lambda rng: np.repeat(rng.normal(size=(200, 1)), 20, axis=1),
+    "half of it normal": lambda rng: rng.normal(size=(200, 1)) + rng.normal(size=(200, 20)),
+    "exponential to the left": lambda rng: np.repeat(1 - rng.exponential(size=(200, 1)), 20, axis=1),
+}
+"""Noise of mean zero that 20 examples share, in 200 calls."""
+
+
+def drops(rng: np.random.Generator, rare: float, size: float, draws: int) -> Floats:
+    """Draws of mean zero, of one example, that drop once in a while."""
+    return 0.01 * rng.normal(size=(draws, 1)) - size * ((rng.random((draws, 1)) < rare) - rare)
+
+
+def both_ways(runs: int, draw: Callable[[], Floats]) -> tuple[int, int]:
+    """How often a mean of zero was found above zero, and below."""
+    found = [decide(estimate(draw()).at(ALPHA), "<=", Approximate(0.0, 0.0), alpha=ALPHA).outcome for _ in range(runs)]
+    return found.count(Outcome.VIOLATED), found.count(Outcome.HOLDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", SHARED)
+def test_false_alarms_of_shared_noise(noise: str) -> None:
+    above, below = both_ways(10_000, partial(SHARED[noise], np.random.default_rng(3)))
+    print(f"shared, {noise}: {above / 10_000:.2%}, {below / 10_000:.2%}", flush=True)
+    assert max(above, below) <= most(10_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rare", "size", "draws"), [(0.01, 30, 200), (0.01, 30, 2000), (0.003, 100, 2000)])
+def test_rare_drops_fool_runs_that_are_too_short_to_meet_them(rare: float, size: float, draws: int) -> None:
+    """What every verdict says of itself: values rarer than about log(1/ALPHA) / draws are not seen."""
+    above, below = both_ways(2000, partial(drops, np.random.default_rng(4), rare, size, draws))
+    print(f"drops of {size} once in {1 / rare:.0f}, {draws} draws: {above / 2000:.2%}, {below / 2000:.2%}", flush=True)
+    if rare * draws > math.log(1 / ALPHA):
+        assert max(above, below) <= most(2000)
+    else:
+        assert above > most(2000)
+
+
 def test_equal_objectives_are_found_different_no_more_often_than_they_say() -> None:
     rng, runs = np.random.default_rng(1), 300
     for noise in NOISE:
@@ -147,3 +186,7 @@ def test_clear_cases_are_decided() -> None:
 if __name__ == "__main__":  # the figures of docs/planted-errors.md
     for each in NOISE:
         test_false_alarms_of_ten_thousand_runs(each)
+    for each in SHARED:
+        test_false_alarms_of_shared_noise(each)
+    for one in ((0.01, 30, 200), (0.01, 30, 2000), (0.003, 100, 2000)):
+        test_rare_drops_fool_runs_that_are_too_short_to_meet_them(*one)
