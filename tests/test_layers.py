@@ -108,13 +108,28 @@ def test_with_the_posterior_of_both_layers_every_weight_is_the_evidence() -> Non
     assert np.allclose([value.mean for value in values], truth.numpy(), atol=1e-9)
 
 
+def test_a_layer_may_be_a_module_whose_forward_names_what_it_takes() -> None:
+    class Given(torch.nn.Module):
+        def forward(self, top: torch.Tensor) -> Independent:
+            return normal(top @ GAIN, 0.5)
+
+    top = normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    points = torch.from_numpy(np.random.default_rng(0).normal(size=(7, 3)))
+    made = Layers({"top": top, "z": Given()}, SIZES)
+    assert torch.equal(made.log_prob(points), top_down().log_prob(points))
+
+
 @pytest.mark.parametrize(
     ("laws", "sizes", "message"),
     [
         ({"z": normal(torch.zeros(2), 1.0)}, {"z": 2, "top": 1}, "sizes"),
         ({"z": lambda: normal(torch.zeros(2), 1.0)}, {"z": 2}, "drawn first has no arguments"),
         ({"z": normal(torch.zeros(2), 1.0), "top": normal(torch.zeros(1), 1.0)}, SIZES, "a function of layers"),
-        ({"z": normal(torch.zeros(2), 1.0), "top": lambda y: y}, SIZES, "an argument of the law of top = 'y'"),
+        (
+            {"z": normal(torch.zeros(2), 1.0), "top": lambda y: y},
+            SIZES,
+            "an argument of the law of top = 'y'.*lambda z:",
+        ),
         ({"z": Normal(torch.zeros(2), 1.0), "top": lambda z: z}, SIZES, "the event shape of the law of z"),
     ],
 )

@@ -71,10 +71,12 @@ class Layers(Distribution):
         for name, law in rest:
             if not callable(law) or isinstance(law, Distribution):
                 raise BadInput(f"the law of {name}", law, "a function of layers that are drawn before it")
-            wanted = tuple(inspect.signature(law).parameters)
+            called = law.forward if isinstance(law, torch.nn.Module) else law
+            wanted = tuple(inspect.signature(called).parameters)
             unknown = [each for each in wanted if each not in drawn]
             if unknown:
-                raise BadInput(f"an argument of the law of {name}", unknown[0], f"one of {', '.join(drawn)}")
+                remedy = f"name it in a function of your own: lambda {drawn[-1]}: ..."
+                raise BadInput(f"an argument of the law of {name}", unknown[0], f"one of {', '.join(drawn)}", remedy)
             self._rest.append((name, law, wanted))
             drawn.append(name)
         self.sizes = dict(sizes)
