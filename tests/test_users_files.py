@@ -13,7 +13,7 @@ import torch
 
 from boundcheck import cli
 from boundcheck.errors import BadInput
-from boundcheck.evidence import evaluate_log_weights
+from boundcheck.evidence import TrainingObjective, evaluate_log_weights, evaluate_model
 from boundcheck.evidence.diagnostics import pareto_k
 from boundcheck.evidence.html import to_html
 from boundcheck.evidence.latex import to_latex
@@ -324,3 +324,29 @@ def test_a_curve_without_a_finite_point_has_its_axis_and_no_grey_line() -> None:
     (curve, caption), *_ = plots(evaluate_log_weights(given, objective_values=np.zeros(3)))
     assert "grey line" not in caption
     assert labels(curve, ("1", "5", "50", "600")) == pytest.approx(places, abs=15)
+
+
+def test_an_example_is_named_by_its_number_in_the_file(folder: Path, told: Told) -> None:
+    rows = np.zeros((40, 4), dtype=np.float32)
+    rows[::2] = 0.5  # grey: every other example is outside a Bernoulli law's support
+    np.save(folder / "x.npy", rows)
+    chosen = sorted(np.random.default_rng(0).choice(40, 3, replace=False).tolist())
+    grey = [f"x[{number}]" for number in chosen if number % 2 == 0]
+    assert grey and any(number > 2 for number in chosen if number % 2 == 0)  # no number of a row could pass for one
+    code, _, err = told("{f}/model.py:Net", *SMALL, "--limit", "3")
+    assert code == 2 and any(name in err for name in grey) and "in the support of" in err
+
+
+def test_a_loss_without_a_value_names_the_example_that_it_was_given(folder: Path) -> None:
+    def encoder(x: torch.Tensor) -> Any:
+        mean = torch.where(x[:, :1] > 8, torch.nan, x / 2)  # the first two examples have no weights
+        return torch.distributions.Independent(torch.distributions.Normal(mean, 0.8, validate_args=False), 1)
+
+    def normal(mean: torch.Tensor) -> Any:
+        return torch.distributions.Independent(torch.distributions.Normal(mean, 1.0), 1)
+
+    model = TorchModel(prior=lambda: normal(torch.zeros(2)), encoder=encoder, decoder=normal)
+    x = torch.tensor([[9.0, 9.0], [9.0, 9.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    loss = TrainingObjective(lambda model, x: torch.where(x[:, 0] == 2.0, torch.nan, x[:, 0]), sign="loss", name="loss")
+    with pytest.raises(BadInput, match=r"the value of loss at x\[3\] = nan"):
+        evaluate_model(model, x, objective=loss, k=20, simulated=0, threads=1)

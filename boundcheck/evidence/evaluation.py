@@ -17,6 +17,7 @@ from boundcheck.evidence.curve import discrete_upper_bound
 from boundcheck.evidence.engine import KS, WeightRun, run
 from boundcheck.evidence.intervals import interval_of
 from boundcheck.evidence.journal import JournalError
+from boundcheck.evidence.numbering import numbered
 from boundcheck.evidence.objective import Estimate, TrainingObjective
 from boundcheck.evidence.progress import Progress
 from boundcheck.evidence.simulated import SimulatedEvidence, simulate
@@ -164,7 +165,8 @@ def evaluate_model(
     for each, what in list(subjects.items()):
         try:
             stage = stages.within("objective").within(each)
-            estimates[each], rounding[each] = what.estimate(kept, report, notes, stage)
+            with numbered(result.evaluated):
+                estimates[each], rounding[each] = what.estimate(kept, report, notes, stage)
         except BoundcheckError as error:
             if each == name or isinstance(error, JournalError):
                 raise

@@ -12,6 +12,7 @@ from boundcheck.errors import BadInput, require
 from boundcheck.evidence.card import EvidenceCard
 from boundcheck.evidence.evaluation import SIMULATED, evaluate_model
 from boundcheck.evidence.loading import load_data, load_factory, load_weights, make_model, module_of
+from boundcheck.evidence.numbering import numbered
 from boundcheck.evidence.objective import TrainingObjective, declared, why_no_formula
 from boundcheck.evidence.shards import local_device
 from boundcheck.evidence.subject import CURVE, find_objective, split_name
@@ -106,28 +107,29 @@ def evaluate_files(
         indices = np.sort(np.random.default_rng(seed).choice(len(array), limit, replace=False))
         array = array[indices]
     x = torch.as_tensor(array).to(model.dtype or torch.get_default_dtype()).to(where)
-    return evaluate_model(
-        made,
-        x,
-        objective=judged,
-        same=same_name,
-        same_parameters=same_parameters,
-        k=k,
-        replicates=replicates,
-        simulated=simulated,
-        ais=ais,
-        seed=seed,
-        chunk=chunk,
-        threads=threads,
-        dtype=dtype,
-        resume=resume,
-        alpha=alpha,
-        model_name=spec,
-        data_name=str(data),
-        note=note,
-        indices=indices,
-        progress=progress,
-    )
+    with numbered(indices):
+        return evaluate_model(
+            made,
+            x,
+            objective=judged,
+            same=same_name,
+            same_parameters=same_parameters,
+            k=k,
+            replicates=replicates,
+            simulated=simulated,
+            ais=ais,
+            seed=seed,
+            chunk=chunk,
+            threads=threads,
+            dtype=dtype,
+            resume=resume,
+            alpha=alpha,
+            model_name=spec,
+            data_name=str(data),
+            note=note,
+            indices=indices,
+            progress=progress,
+        )
 
 
 def _objective(text: str, **declaration: Any) -> str | Formula | TrainingObjective:
