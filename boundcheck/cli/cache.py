@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,9 @@ def surveys(count: int, seed: int, use_cache: bool = True) -> list[dict[str, Any
         return list(zip(values_on(models), observations, strict=True))
 
     def models(family: str) -> Iterator[tuple[Any, Sequence[Any]]]:
-        return chain(shared(family), islice(cases(family, count, seed), len(shared(family)), None))
+        yield from shared(family)
+        if count > MOST_SHARED:
+            yield from islice(cases(family, count, seed), len(shared(family)), None)
 
     with progress("judging the catalogue", missing) as advance, _rare_collection():
         for name, claim in table.items():
