@@ -350,3 +350,35 @@ def test_a_loss_without_a_value_names_the_example_that_it_was_given(folder: Path
     loss = TrainingObjective(lambda model, x: torch.where(x[:, 0] == 2.0, torch.nan, x[:, 0]), sign="loss", name="loss")
     with pytest.raises(BadInput, match=r"the value of loss at x\[3\] = nan"):
         evaluate_model(model, x, objective=loss, k=20, simulated=0, threads=1)
+
+
+PYTHAE = """
+from pythae.models import VAE, VAEConfig, VAMP, VAMPConfig
+
+
+def vae(kind=VAE, config=VAEConfig):
+    return kind(config(input_dim=(1, 2, 2), latent_dim=2, reconstruction_loss="bce"))
+
+
+def wrapped():
+    from boundcheck.adapters.pythae import from_pythae
+
+    return from_pythae(vae())
+
+
+def vamp():
+    return vae(VAMP, VAMPConfig)
+"""
+
+
+def test_a_model_of_pythae_is_taken_with_the_weights_that_pythae_saves(folder: Path, told: Told) -> None:
+    pytest.importorskip("pythae")
+    (folder / "theirs.py").write_text(PYTHAE)
+    np.save(folder / "x.npy", np.eye(4, dtype=np.float32).reshape(4, 1, 2, 2))
+    with torch.random.fork_rng():
+        load_factory(f"{folder}/theirs.py:vae")().save(str(folder / "saved"))
+    shown = [told(f"{{f}}/theirs.py:{name}", "--weights", "{f}/saved/model.pt", *SMALL) for name in ("vae", "wrapped")]
+    assert shown[0][0] == shown[1][0] != 2
+    assert shown[0][1].splitlines()[1:] == shown[1][1].splitlines()[1:]
+    code, _, err = told("{f}/theirs.py:vamp", *SMALL)
+    assert code == 2 and "expected one of pythae's VAE" in err

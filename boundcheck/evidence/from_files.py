@@ -57,7 +57,8 @@ def evaluate_files(
 
     Args:
         spec: "FILE.py:NAME", a function without arguments that makes the model (usually an nn.Module with methods
-            prior, encoder, decoder), or the model itself. A module is put into evaluation mode.
+            prior, encoder, decoder), or the model itself. A module is put into evaluation mode, and one of pythae
+            adapted as by `boundcheck.adapters.pythae.from_pythae`.
         data: an .npz or .npy file; "digits.npz:test" names an array. Integers become the module's floating type.
         weights: a .safetensors, .pt, .pth or .ckpt file of the module's state dict.
         objective: the name of an objective, "renyi:alpha=0.5" with its parameters, or "FILE.py:NAME" of a formula or of
@@ -95,7 +96,7 @@ def evaluate_files(
     if same_name is not None and same_name not in CURVE:
         find_objective(same_name)
     array = load_data(data, key)
-    made = make_model(load_factory(spec), spec)
+    made = _adapted(make_model(load_factory(spec), spec))
     if weights is not None:
         load_weights(made, weights)
     module = module_of(made)
@@ -130,6 +131,16 @@ def evaluate_files(
             indices=indices,
             progress=progress,
         )
+
+
+def _adapted(made: Any) -> Any:
+    """A model of pythae as one of boundcheck's; anything else as it is."""
+    library = any(kind.__module__.startswith("pythae.models") for kind in type(made).__mro__)
+    if not library or hasattr(made, "prior"):
+        return made
+    from boundcheck.adapters.pythae import from_pythae
+
+    return from_pythae(made)
 
 
 def _objective(text: str, **declaration: Any) -> str | Formula | TrainingObjective:
