@@ -638,6 +638,10 @@ REFUSED: dict[str, tuple[dict[str, Callable], str]] = {
     "parameters for a law": ({"encoder": lambda x: (x, x)}, r"encoder\(x\) = .*expected a torch.distributions object"),
     "a model that fails": ({"encoder": raising}, r"given to encoder\(x\) = \(5, 4\).*RuntimeError: mat1 and mat2"),
     "dropout": ({"encoder": noisy_encoder}, r"encoder\(x\) = .*model\.eval\(\)"),
+    "dropout of one in a million": (
+        {"encoder": lambda x: Independent(Normal(torch.nn.functional.dropout(x[:, :2] + 1, 1e-6), 1.0), 1)},
+        r"encoder\(x\) = .*model\.eval\(\)",
+    ),
     "batch normalisation": ({"encoder": batch_normalised}, r"encoder\(x\) = .*model\.eval\(\)"),
     "a first layer in place": (
         {"decoder": lambda z: Independent(Normal(torch.relu_(z).repeat(1, 2), 1.0), 1)},
@@ -693,6 +697,13 @@ def test_a_model_that_does_not_fit_is_refused_by_name(name: str) -> None:
 
 def test_the_model_that_the_refused_ones_were_made_from_is_accepted() -> None:
     assert len(evaluate(objectives.elbo, gaussian(), torch.ones(5, 4), n=20)) == 5
+
+
+def test_draws_that_nothing_hangs_on_are_no_mistake() -> None:
+    def encoder(x: torch.Tensor) -> Distribution:
+        return Independent(Normal(x[:, :2] + 0 * torch.randn(len(x), 2), 1.0), 1)
+
+    assert len(evaluate(objectives.elbo, gaussian(encoder=encoder), torch.ones(5, 4), n=20)) == 5
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ class Watch(TorchDispatchMode):
 
     Args:
         given: the arguments of the call.
+        disturb: put 1 - u in the place of each random number u, so that what hangs on it changes.
     """
 
     supports_higher_order_operators = True
@@ -68,9 +69,10 @@ class Watch(TorchDispatchMode):
             kind._skipped = True
         return super().__enter__()
 
-    def __init__(self, given: Sequence[Tensor] = ()) -> None:
+    def __init__(self, given: Sequence[Tensor] = (), disturb: bool = False) -> None:
         super().__init__()
         self.seen = Seen()
+        self._disturb = disturb
         self._given = {_place(each) for each in given}
         self._made: dict[int, Any] = {}
         self._compiled = False
@@ -84,6 +86,10 @@ class Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         self._note_use(func, args, kwargs)
         result = func(*args, **kwargs)
+        if self._disturb and torch.Tag.nondeterministic_seeded in func.tags:
+            for each in _tensors(result):
+                if each.is_floating_point():
+                    each.neg_().add_(1)
         fresh = func is torch.ops.aten.lift_fresh.default  # a tensor made from Python's own numbers
         before = set() if fresh else {_place(each) for each in _tensors((args, kwargs))}
         for each in _tensors(result):
@@ -116,12 +122,13 @@ class Watch(TorchDispatchMode):
         return not all(each.expired() for each in self._made.values())
 
 
-def watched(function: Callable[..., object], *args: Tensor) -> Seen:
+def watched(function: Callable[..., object], *args: Tensor, disturb: bool = False) -> Seen:
     """What a function does beside what it returns, from one call on copies of its arguments.
 
     Args:
         function: called once, without gradients; what it returns is let go.
         args: its arguments.
+        disturb: as for `Watch`.
 
     >>> kept = []
     >>> watched(lambda z: kept.append(z.exp()), torch.zeros(2))
@@ -131,7 +138,7 @@ def watched(function: Callable[..., object], *args: Tensor) -> Seen:
     """
     with torch.inference_mode(False), torch.no_grad():  # whose operations are taken apart less far
         copies = [arg.clone() for arg in args]
-        mode = Watch(copies)
+        mode = Watch(copies, disturb)
         try:
             with mode:
                 function(*copies)
