@@ -589,6 +589,27 @@ def test_other_accumulators_ride_along(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(few.largest, result.tail[:3])
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_law_that_depends_on_its_batch_is_refused_though_a_single_row_looks_well(lost: bool) -> None:
+    """Batch normalisation in training mode: of one row alone it is a function."""
+    layer = torch.nn.BatchNorm2d(1)
+
+    def encoder(x: torch.Tensor) -> Distribution:
+        if lost and bool((x == 7).any()):
+            raise ValueError("seven")
+        return Independent(Normal(layer(x[:, None, None, :2])[:, 0, 0], 1.0), 1)
+
+    model = TorchModel(
+        prior=lambda: Independent(Normal(torch.zeros(2), 1.0), 1),
+        encoder=encoder,
+        decoder=lambda z: Independent(Normal(torch.cat([z, z], 1), 1.0), 1),
+    )
+    x = torch.linspace(-1, 1, 32).reshape(8, 4).square()
+    x[3] = 7.0
+    with pytest.raises(BadInput, match=r"model\.eval\(\)"):
+        run(model, x, (1, 10))
+
+
 class Forgetful(torch.nn.Module):
     """A vector latent; what `keep` does with the decoder's hidden layer, it does at each call."""
 

@@ -18,7 +18,7 @@ from boundcheck.errors import BadInput, BoundcheckError, require
 from boundcheck.evaluators.draws import as_gaussian
 from boundcheck.evidence.streams import Purpose, scattered_seed
 from boundcheck.evidence.weights import decoding, in_float32, unvalidated
-from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state, support_is_fixed
+from boundcheck.models.torch_model import NoFunction, TorchModel, out_of_memory, random_state, support_is_fixed
 from boundcheck.models.torch_watch import watched
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def _probe(model: TorchModel, x: Tensor, seed: int, most: int) -> Probe:
         model.check_function("prior", [], prior)
         try:
             values, observed = _looked_at(model, x, places, prior, seed)
+        except NoFunction:  # a single row might look like one
+            raise
         except BoundcheckError as first:
             values, observed = np.full(len(places), math.nan), None
             reason: BoundcheckError = first
@@ -89,9 +91,20 @@ def _probe(model: TorchModel, x: Tensor, seed: int, most: int) -> Probe:
                     reason = error if place == places[0] else reason
             if bool(np.isnan(values).all()):
                 raise reason from None
+            _check_together(model, x, places[~np.isnan(values)], prior, seed)
         sound = int(places[np.flatnonzero(~np.isnan(values))[0]])
         keeps = _keeps(model, x[[sound, sound]], prior) or _keeps(model, x[sound : sound + 1], prior)
     return Probe(max(1, math.prod(prior.event_shape)), observed, values, keeps)
+
+
+def _check_together(model: TorchModel, x: Tensor, places: NDArray, prior: Distribution, seed: int) -> None:
+    """Refuse a model that is no function of its rows, by those that can be evaluated: one alone would not show it."""
+    try:
+        _looked_at(model, x, places, prior, seed)
+    except NoFunction:
+        raise
+    except BoundcheckError:  # that of an example, which its own item will name
+        pass
 
 
 def _keeps(model: TorchModel, x: Tensor, prior: Distribution) -> bool:

@@ -57,6 +57,10 @@ _SAME_LAW = 1e-3
 _PROBED_ROWS = 64
 
 
+class NoFunction(BadInput):
+    """A law that is no function of its argument, row by row: a mistake of the model, and not of an example."""
+
+
 class TorchModel:
     """p(z), q(z|x), p(x|z) and optionally c(x~|x), r(x~|z,x), as callables that return torch.distributions objects.
 
@@ -345,7 +349,7 @@ class TorchModel:
         the argument be written to: its own density, taken later, would be that of another point.
 
         Raises:
-            BadInput: naming the function.
+            NoFunction: naming the function.
         """
         shown = NAMES[role]
         rows = min(_PROBED_ROWS, (args[0].shape[0] + 1) // 2) if args else 0
@@ -368,7 +372,7 @@ class TorchModel:
         call = look(disturb=False)
         if call.changes:
             remedy = "use operations without a trailing underscore, and inplace=False in the first layer"
-            raise BadInput(shown, "a function that writes to its argument", "one that leaves it as it was", remedy)
+            raise NoFunction(shown, "a function that writes to its argument", "one that leaves it as it was", remedy)
         if call.random:
             # A rare draw, as of a weak dropout, may have been missed above; with all draws turned round, it cannot be.
             look(disturb=True)
@@ -380,7 +384,7 @@ class TorchModel:
         same = (first == again) | ((first - again).abs() <= _SAME_LAW * (1 + first.abs()))
         if not bool((same | first.isnan() | again.isnan()).all()):
             gap = float((first - again).abs().nan_to_num(0.0).max())
-            raise BadInput(
+            raise NoFunction(
                 shown,
                 f"log-densities that differ by {gap:.3g} between two calls",
                 "one law for each row, the same at every call",
@@ -423,6 +427,7 @@ def _first_line(error: BaseException) -> str:
 
 __all__ = [
     "NAMES",
+    "NoFunction",
     "TorchModel",
     "in_support",
     "out_of_memory",
