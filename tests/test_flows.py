@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from boundcheck.catalogue import objectives
 from boundcheck.evaluators.monte_carlo import evaluate
-from boundcheck.evidence import annealed_weights, evaluate_model
+from boundcheck.evidence import annealed_weights, evaluate_log_weights, evaluate_model, simulated_gap
 from boundcheck.evidence.engine import run
+from boundcheck.evidence.text import remarks
 from boundcheck.models.torch_model import TorchModel
 from boundcheck.models.torch_supports import log_density, turns
 
@@ -156,3 +158,15 @@ def test_a_circular_flow_has_density_on_one_turn_only(flows: Any) -> None:
     assert bool(torch.isfinite(pair.log_prob(torch.cat([z, inside], -1))).all())
     assert bool((pair.log_prob(torch.cat([z, inside + 2 * math.pi], -1)) == -math.inf).all())
     assert not turns(flows.NSF(MIXING, context=PIXELS)(IMAGES[:3]))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_an_auxiliary_model_that_leaves_the_turn_makes_the_upper_bound_infinite(flows: Any) -> None:
+    """r(m|z,x) draws where c(m|x) has no density: annealing back from there says nothing, and the card says so."""
+    torch.manual_seed(5)
+    module = FlowHVM(flows.NCSF(MIXING, context=PIXELS, transforms=1, hidden_features=(8,))).eval()
+    module.auxiliary = lambda z, x: gaussian(torch.zeros(len(z), MIXING), 4.0)  # type: ignore[method-assign]
+    gap = simulated_gap(module, examples=6, temperatures=1, chains=2)
+    assert gap.gap.mean == math.inf and gap.interval(0.01)[1] == math.inf
+    card = replace(evaluate_log_weights(np.zeros((20, 3))), gap=gap)
+    assert dict(remarks(card))["bidirectional"] == "AIS is infinitely many nats wide on simulated data only"

@@ -94,7 +94,8 @@ class SimulatedGap:
     def gap(self) -> Sampled:
         """The mean gap over the examples; its standard error is that of other examples of the same model."""
         gaps = self.gaps
-        error = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
+        finite = len(gaps) > 1 and bool(np.isfinite(gaps).all())
+        error = float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if finite else math.nan
         return Sampled(float(np.mean(gaps)) if len(gaps) else math.nan, error, Bias.NONE, len(gaps))
 
     def interval(self, delta: float) -> tuple[float, float]:

@@ -82,7 +82,8 @@ def remarks(card: EvidenceCard) -> Iterator[tuple[str, str]]:
         yield "AIS", f"acceptance {rates.mean():.2f} on average, {rates.min():.2f} to {rates.max():.2f}"
     if card.gap is not None:
         gap = card.gap.gap
-        yield "bidirectional", f"AIS is {gap.mean:.3g} ± {gap.standard_error:.2g} nats wide on simulated data only"
+        wide = f"{gap.mean:.3g} ± {gap.standard_error:.2g}" if math.isfinite(gap.mean) else "infinitely many"
+        yield "bidirectional", f"AIS is {wide} nats wide on simulated data only"
     if card.simulated is not None:
         low, high = card.simulated.interval(card.interval.delta)
         count = len(card.simulated.lower)
