@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -156,3 +157,20 @@ def ill_conditioned(rng: np.random.Generator) -> LinearGaussianModel:
         corruption=(np.eye(n), far * rng.normal(size=n), covariance(n, 0.3)),
         auxiliary=(0.1 * rng.normal(size=(n, d)), 0.5 * np.eye(n), rng.normal(size=n), covariance(n)),
     )
+
+
+def sivi_two(a: float, b: float, s: float, t: float, x: float, mixing: dict[float, float]) -> float:
+    """SIVI_2 for z ~ N(0, 1), x ~ N(a z, s^2), q(z|v) = N(b v + 0.2, t^2) and finitely many v.
+
+    All choices of v are enumerated; the integral over z is a sum on a fine even grid.
+    """
+    noise = np.linspace(-14, 14, 8001)
+    share = np.exp(-(noise**2) / 2) * (noise[1] - noise[0]) / math.sqrt(2 * math.pi)
+    total = 0.0
+    for own, weight in mixing.items():
+        z = b * own + 0.2 + t * noise
+        joint = -(z**2) / 2 - (x - a * z) ** 2 / (2 * s**2) - math.log(2 * math.pi * s)
+        q = {v: np.exp(-((z - b * v - 0.2) ** 2) / (2 * t**2)) / (t * math.sqrt(2 * math.pi)) for v in mixing}
+        for (v, p), (w, r) in itertools.product(mixing.items(), repeat=2):
+            total += weight * p * r * float((share * (joint - np.log((q[own] + q[v] + q[w]) / 3))).sum())
+    return total

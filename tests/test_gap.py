@@ -6,7 +6,8 @@ A wrong proof would be a wrong verdict for every model at once, so most of this 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -467,7 +468,8 @@ def traced(pair: tuple[Formula, Formula]) -> tuple[Term, Term]:
     return trace(pair[0]), trace(pair[1])
 
 
-def true_pairs() -> list[tuple[Term, Term]]:
+@cache
+def true_pairs() -> Sequence[tuple[Term, Term]]:
     """What the rules prove: the proved claims, the examples above, and single steps up from the objectives."""
     pairs = [claim.terms for claim in FINITE if claim.relation == "<=" and proved_by_form(claim) and not claim.covering]
     pairs += map(traced, TRUE.values())
@@ -479,7 +481,7 @@ def true_pairs() -> list[tuple[Term, Term]]:
     return pairs
 
 
-def hunt(seed: int, count: int, on: list[FiniteModel], pairs: list[tuple[Term, Term]]) -> tuple[int, int]:
+def hunt(seed: int, count: int, on: list[FiniteModel], pairs: Sequence[tuple[Term, Term]]) -> tuple[int, int]:
     """Changes one side or both of a true pair a little, and looks for a proof that some model breaks.
 
     Returns the number of broken pairs, and of proved ones.

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from gaussian_models import sivi_two
 from scipy.special import factorial
 
 from boundcheck.catalogue import objectives as O
@@ -194,10 +195,13 @@ def test_own_draws_for_each_copy_agree_with_adaptive_quadrature():
 
 def test_discrete_corruption_is_summed():
     model = linear(lambda x: Discrete({-1: "1/5", "0.5": "1/2", 2: "3/10"}))
-    for objective, of in ((O.marginal_elbo, {}), (O.sivi, {"k": 2}), (O.denoising_decoupled, {})):
+    for objective, of in ((O.marginal_elbo, {}), (O.sivi, {"k": 1}), (O.denoising_decoupled, {})):
         value, other = evaluate(objective, model, X, **of), quadrature.evaluate(objective, model, X, **of)
         assert abs(float(value) - float(other)) <= value.error + other.error
         assert value.error < 1e-6
+    two = evaluate(O.sivi, model, X, k=2)
+    assert within(two, sivi_two(A, B, S, T, X, {-1.0: 0.2, 0.5: 0.5, 2.0: 0.3}), slack=1e-13)
+    assert two.error < 1e-6
 
 
 LIKELIHOODS = {

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import pytest
+from gaussian_models import sivi_two
 from mpmath import mp, mpf
 
 from boundcheck.catalogue import objectives as O
@@ -208,16 +209,7 @@ def test_sivi_with_a_discrete_corruption_against_enumeration():
         encoder=lambda x: Normal(B * x + 0.2, T),
         corruption=lambda x: Discrete(dict(zip(points, probabilities, strict=True))),
     )
-    nodes, weights = hermite(100)
-    truth = 0.0
-    for p0, c0 in zip(points, probabilities, strict=True):
-        z = B * p0 + 0.2 + T * nodes
-        joint = -(z**2) / 2 - LOG_2PI - (X - A * z) ** 2 / (2 * S**2) - math.log(S)
-        q = [np.exp(-((z - B * p - 0.2) ** 2) / (2 * T**2)) / (T * math.sqrt(2 * math.pi)) for p in points]
-        own = np.exp(-(nodes**2) / 2) / (T * math.sqrt(2 * math.pi))
-        for i, ci in enumerate(probabilities):
-            for j, cj in enumerate(probabilities):
-                truth += c0 * ci * cj * float((weights * (joint - np.log((own + q[i] + q[j]) / 3))).sum())
+    truth = sivi_two(A, B, S, T, X, dict(zip(points, probabilities, strict=True)))
     assert abs(float(evaluate(O.sivi, model, X, k=2)) - truth) < 1e-8
 
 
