@@ -382,3 +382,20 @@ def test_a_model_of_pythae_is_taken_with_the_weights_that_pythae_saves(folder: P
     assert shown[0][1].splitlines()[1:] == shown[1][1].splitlines()[1:]
     code, _, err = told("{f}/theirs.py:vamp", *SMALL)
     assert code == 2 and "expected one of pythae's VAE" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"objective": lambda model, x: x.sum(-1)},
+            r"whose sign is declared; decorate it .*as a formula: AttributeError",
+        ),
+        ({"objective": 3}, "objective = 3: expected a name, a formula, or a training_objective"),
+        ({"same": 3}, "same = 3: expected the name of an objective"),
+        ({"indices": [7]}, "indices = .*expected 4 numbers"),
+    ],
+)
+def test_what_is_handed_over_in_python_is_told_like_the_rest(net: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        evaluate_model(net.eval(), np.eye(4, dtype=np.float32), k=5, simulated=0, threads=1, **options)

@@ -126,6 +126,10 @@ def evaluate_model(
     _check(k, alpha, simulated)
     wrapped = TorchModel.wrap(model)
     data = wrapped.data(x)
+    if indices is not None and len(indices) != len(data):
+        raise BadInput("indices", indices, f"{len(data)} numbers, one for each example")
+    if same is not None and not isinstance(same, str):
+        raise BadInput("same", same, "the name of an objective", "for example same='elbo'")
     options: dict[str, Any] = {"k": k, "replicates": replicates, "inner": inner, "chunk": chunk}
     name, subjects = _subjects(objective, model, wrapped, parameters, seed, options)
     reference = None

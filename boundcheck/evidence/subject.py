@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from boundcheck.catalogue import objectives
 from boundcheck.errors import BadInput, FormulaError, UnknownName, require
 from boundcheck.evaluators.monte_carlo import prepare
-from boundcheck.evidence.objective import Estimate, TrainingObjective
+from boundcheck.evidence.objective import Estimate, TrainingObjective, declared, why_no_formula
 from boundcheck.evidence.replication import replicated
 from boundcheck.evidence.stages import Stage
 from boundcheck.evidence.training import estimate
@@ -138,6 +138,8 @@ def subject(
     if isinstance(objective, TrainingObjective):
         return Subject(objective.name, objective, model, {}, replicates or _CALLS, **options)
     given = dict(parameters or {})
+    if not isinstance(objective, str):
+        _refuse_what_is_no_formula(objective)
     if isinstance(objective, str):
         name, named = split_name(objective)
         formula, given = find_objective(name), named | given
@@ -149,6 +151,15 @@ def subject(
     copies = size if isinstance(size, int) and size > 0 else None
     count = 1000 if copies is None else max(10, min(1000, _DRAWS_OF_COPIES // copies))
     return Subject(name, formula, model, given, replicates or count, **options)
+
+
+def _refuse_what_is_no_formula(objective: Any) -> None:
+    """A training loss has to be declared; what misuses the language says so itself, when it is evaluated."""
+    if not callable(objective):
+        raise BadInput("objective", objective, "a name, a formula, or a training_objective")
+    reason = why_no_formula(objective)
+    if reason is not None and not reason.startswith(FormulaError.__name__):
+        declared(objective, why_no_formula=reason)
 
 
 SHORT_NAMES = {"dvae": "denoising_coupled", "diwae": "diwae_coupled"}
