@@ -23,12 +23,12 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"language"}),
     frozenset({"models"}),
-    frozenset({"evaluators"}),
+    frozenset({"evaluators", "adapters"}),
     frozenset({"claims"}),
     frozenset({"catalogue"}),
     frozenset({"search", "evidence"}),
     frozenset({"strategies", "testing", "agreement", "reproduce"}),
-    frozenset({"cli", "pytest_plugin", "demo", "adapters", "__main__", PACKAGE}),
+    frozenset({"cli", "pytest_plugin", "demo", "__main__", PACKAGE}),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
