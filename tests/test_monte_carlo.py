@@ -699,9 +699,23 @@ def test_the_model_that_the_refused_ones_were_made_from_is_accepted() -> None:
     assert len(evaluate(objectives.elbo, gaussian(), torch.ones(5, 4), n=20)) == 5
 
 
-def test_draws_that_nothing_hangs_on_are_no_mistake() -> None:
+def forked() -> torch.Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.randn(2)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: 0 * torch.randn(2),
+        lambda: torch.randn(2, generator=torch.Generator().manual_seed(0)),
+        forked,
+    ],
+)
+def test_draws_that_nothing_hangs_on_and_draws_with_a_seed_are_no_mistake(draw: Callable[[], torch.Tensor]) -> None:
     def encoder(x: torch.Tensor) -> Distribution:
-        return Independent(Normal(x[:, :2] + 0 * torch.randn(len(x), 2), 1.0), 1)
+        return Independent(Normal(x[:, :2] + draw(), 1.0), 1)
 
     assert len(evaluate(objectives.elbo, gaussian(encoder=encoder), torch.ones(5, 4), n=20)) == 5
 

@@ -36,7 +36,7 @@ class Seen:
         changes: it writes to its own arguments.
         keeps: it writes to, or leaves behind, tensors that outlive the call.
         reads: a number reached Python, by itself or as a shape.
-        random: it draws.
+        random: it draws from torch's own generators.
     """
 
     changes: bool = False
@@ -86,7 +86,7 @@ class Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         self._note_use(func, args, kwargs)
         result = func(*args, **kwargs)
-        if self._disturb and torch.Tag.nondeterministic_seeded in func.tags:
+        if self._disturb and _draws(func, args, kwargs):
             for each in _tensors(result):
                 if each.is_floating_point():
                     each.neg_().add_(1)
@@ -105,7 +105,7 @@ class Watch(TorchDispatchMode):
         tags = set(func.tags)
         if tags & _READS and (func is not torch.ops.aten.index.Tensor or any(map(_is_mask, _tensors(args[1])))):
             self.seen.reads = True
-        self.seen.random |= torch.Tag.nondeterministic_seeded in tags
+        self.seen.random |= _draws(func, args, kwargs)
         for index, argument in enumerate(func._schema.arguments):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
@@ -169,6 +169,12 @@ def _weak(tensor: Tensor) -> Any:
     from torch.multiprocessing.reductions import StorageWeakRef
 
     return StorageWeakRef.from_weakref(tensor.untyped_storage()._weak_ref())  # the usual way may leave half of one
+
+
+def _draws(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """True for random numbers from torch's own generators; the function may seed one of its own at each call."""
+    own = any(isinstance(each, torch.Generator) for each in (*args, *kwargs.values()))
+    return torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and not own
 
 
 def _is_mask(index: Tensor) -> bool:
