@@ -370,7 +370,7 @@ class TorchModel:
                 before = torch.get_rng_state()
                 seen = watched(lambda *few: laws.append(self.law(role, *few)), *few, disturb=disturb)
                 after = torch.get_rng_state()
-            return seen, torch.zeros(1) if torch.equal(before, after) else after
+            return seen, after[:0] if torch.equal(before, after) else after
 
         call, left = look(2, disturb=False)
         if call.changes:
