@@ -368,7 +368,7 @@ class TorchModel:
             with random_state(device, seed):
                 few = (arg[:rows] for arg in args)
                 before = torch.get_rng_state()
-                seen = watched(lambda *few: laws.append(self.law(role, *few)), *few, disturb=disturb)
+                seen = watched(lambda *few: laws.append(self.law(role, *few)), *few, disturb=disturb, lasting=False)
                 after = torch.get_rng_state()
             return seen, after[:0] if torch.equal(before, after) else after
 

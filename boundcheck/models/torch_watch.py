@@ -122,13 +122,14 @@ class Watch(TorchDispatchMode):
         return not all(each.expired() for each in self._made.values())
 
 
-def watched(function: Callable[..., object], *args: Tensor, disturb: bool = False) -> Seen:
+def watched(function: Callable[..., object], *args: Tensor, disturb: bool = False, lasting: bool = True) -> Seen:
     """What a function does beside what it returns, from one call on copies of its arguments.
 
     Args:
         function: called once, without gradients; what it returns is let go.
         args: its arguments.
         disturb: as for `Watch`.
+        lasting: look for what outlives the call, which takes some time.
 
     >>> kept = []
     >>> watched(lambda z: kept.append(z.exp()), torch.zeros(2))
@@ -150,7 +151,7 @@ def watched(function: Callable[..., object], *args: Tensor, disturb: bool = Fals
     # What is written through numpy, or through Tensor.data, is no operation.
     same = (torch.equal(copy, arg) or not bool((arg == arg).all()) for copy, arg in zip(copies, args, strict=True))
     seen.changes |= not all(same)
-    seen.keeps |= mode.survivors()
+    seen.keeps |= lasting and mode.survivors()
     return seen
 
 
