@@ -30,6 +30,8 @@ LEVELS = 24
 _LOG_TWO = math.log(2.0)
 _EPSILON = float(np.finfo(np.float64).eps)
 _NEWTON_STEPS = 60
+_FOR_LOSSES = 1e-3
+"""The share of delta that is kept for the case that examples are lost."""
 
 
 class Wealth:
@@ -218,20 +220,33 @@ class Wealth:
 
         It costs log(L/delta) / N over N independent examples, where each example on its own costs log(L/delta).
 
+        Examples left out because a weight of theirs was NaN or +inf were left out for what their draws were, and the
+        others may be the lucky ones. For each choice made beforehand the bound holds; so a thousandth of delta is
+        shared out among the C(N, d) ways to lose d of N examples, for each d.
+
         Args:
             delta: the probability of being wrong.
-            which: a mask or indices of the examples to take, chosen without looking at their weights.
+            which: a mask or indices of the examples to take, chosen without looking at finite weights.
             fixed: as for `lower`.
 
         Raises:
             BadInput: a delta outside (0, 1), or no example.
         """
         lines, largest = self._lines(fixed), self._row(self._largest)
+        price = 0.0
         if which is not None:
+            price = -math.log1p(-_FOR_LOSSES)
+            taken = np.zeros(self.examples, dtype=bool)
+            taken[which] = True
+            lost = int((~(lines.finished[0] < math.inf) & ~taken).sum())
+            if lost:
+                ways = math.lgamma(self.examples + 1) - math.lgamma(lost + 1) - math.lgamma(self.examples - lost + 1)
+                price = ways + math.log(self.examples) - math.log(_FOR_LOSSES)
             lines, largest = lines.of(which), largest[which]
         if not len(largest):
             raise BadInput("which", which, "at least one example")
-        return float(self._safe(lines.product().root(-math.log(checked_delta(delta))), largest.max(keepdims=True))[0])
+        threshold = price - math.log(checked_delta(delta))
+        return float(self._safe(lines.product().root(threshold), largest.max(keepdims=True))[0])
 
     def _lines(self, fixed: bool = False) -> _Lines:
         """The two lower bounds of each level's log-capital, which are straight lines in log m."""
