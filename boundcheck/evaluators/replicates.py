@@ -37,6 +37,7 @@ from boundcheck.evaluators.units import Job
 from boundcheck.language.laws import ModelLaw
 from boundcheck.language.positions import nonnegative
 from boundcheck.language.terms import OBSERVED, Apply, Const, LogDensity, Plate, Reduce, Term, Var
+from boundcheck.models.torch_functions import check_function
 from boundcheck.models.torch_model import random_state
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ class ExampleBlock(OpenAxes):
         law = model.law(role, *rows)
         if role not in self.job.checked:
             self.job.checked.add(role)
-            model.check_function(role, rows, law)
+            check_function(model, role, rows, law)
         return law
 
     def _spread(self, point: Grid, axes: tuple[Axis, ...]) -> Tensor:

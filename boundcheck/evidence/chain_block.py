@@ -20,6 +20,7 @@ from boundcheck.evidence.hmc import Noise, Points, transition
 from boundcheck.evidence.stages import State, Step, array_of, kept_notes, tensor_of
 from boundcheck.evidence.streams import Purpose, scattered_seed
 from boundcheck.evidence.weights import unvalidated
+from boundcheck.models.torch_functions import check_function
 from boundcheck.models.torch_model import out_of_memory, random_state, support_is_discrete
 from boundcheck.models.torch_supports import turns
 
@@ -72,7 +73,7 @@ class Block:
             )
         if first == 0 and job.base == "encoder":
             with unvalidated(), torch.no_grad():
-                job.model.check_function("encoder", (x,), self.law)
+                check_function(job.model, "encoder", (x,), self.law)
 
     # --- the way ---
 
@@ -221,7 +222,7 @@ class Block:
         with torch.no_grad(), unvalidated():
             law = model.law("likelihood", z)
             if self.first == 0:
-                model.check_function("likelihood", (z,), law)
+                check_function(model, "likelihood", (z,), law)
             try:
                 event = tuple(self.x.shape[1:])
                 model.log_prob("likelihood", law, rows.x, event, lambda row: f"x[{self.first + row % self.size}]")

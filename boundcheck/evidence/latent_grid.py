@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.errors import BadInput, CannotCompute, require
+from boundcheck.errors import BadInput, require
 from boundcheck.evaluators.values import Approximate, json_float
-from boundcheck.evidence.chain_block import refuse_constrained
-from boundcheck.evidence.grid_seeds import hidden, missed, places_of_note, some_of
+from boundcheck.evidence.grid_joint import REACH, Joint
+from boundcheck.evidence.grid_seeds import hidden, missed, some_of
 from boundcheck.evidence.intervals import Label
 from boundcheck.evidence.stages import Stage, State, Step, tensors_digest
-from boundcheck.evidence.weights import unvalidated
-from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state
+from boundcheck.models.torch_model import TorchModel
 
 if TYPE_CHECKING:
     import torch
@@ -34,14 +33,11 @@ else:
     Tensor = torch.Tensor
 
 Floats = NDArray[np.float64]
-NAME = "grid_evidence"
 ROWS = 16384
 """Points handed to the model at once, unless another number is asked for."""
 _NODES = {1: 12, 2: 8}
 _FIRST_CELLS = {1: 64, 2: 12}
 _MOST_POINTS = {1: 1 << 18, 2: 1 << 21}
-_REACH = 9.0
-_PRIOR_DRAWS = 8192
 _ROUNDS, _DOUBLINGS = 60, 40
 _ROUNDINGS = 16
 _TOGETHER = 16
@@ -129,7 +125,7 @@ def grid_evidence(
         raise BadInput("rows", rows, "an integer of at least 1")
     wrapped = TorchModel.wrap(model)
     data = wrapped.data(x)
-    joint = _Joint(wrapped, data, rows)
+    joint = Joint(wrapped, data, rows)
     parts = [range(first, min(first + _TOGETHER, len(data))) for first in range(0, len(data), _TOGETHER)]
 
     def steps(index: int, before: State | None) -> Generator[Step]:
@@ -194,82 +190,10 @@ class _NoNumber(Exception):
     """Why an example has no value."""
 
 
-class _Joint:
-    """log p(x_i, z) at many z, and where its mass may be."""
-
-    def __init__(self, model: TorchModel, x: Tensor, rows: int) -> None:
-        self.model, self.x, self.rows = model, x, rows
-        self.prior = model.law("prior")
-        refuse_constrained(NAME, self.prior, "prior()")
-        self.event = tuple(self.prior.event_shape)
-        self.dimensions = math.prod(self.event)
-        if self.dimensions not in (1, 2):
-            reason = f"it has {self.dimensions} dimensions, and a grid serves for one or two; annealing serves for more"
-            raise CannotCompute(NAME, "prior()", reason)
-        with torch.no_grad(), torch.random.fork_rng():
-            self.like = model.sample("prior", self.prior, ())
-        with torch.no_grad(), random_state(self.like.device, 0):
-            draws = model.sample("prior", self.prior, (_PRIOR_DRAWS,)).reshape(_PRIOR_DRAWS, -1).double().cpu().numpy()
-        self.center = np.median(draws, axis=0)
-        low, high = np.quantile(draws, [0.16, 0.84], axis=0)  # the law may have no variance, and then this serves
-        self.spread = np.maximum((high - low) / 2, 1e-12)
-        self.draws, self.noted = draws, places_of_note(draws, self.center, self.spread, _REACH)
-        with torch.no_grad(), unvalidated():
-            z = torch.as_tensor(draws, dtype=self.like.dtype, device=self.like.device).reshape(-1, *self.event)
-            self.log_prior = self.prior.log_prob(z).double().cpu().numpy()
-        self._check()
-
-    def _check(self) -> None:
-        """Shapes and supports, in the words of the user's model."""
-        z = self.like.expand(len(self.x), *self.event)
-        with torch.no_grad(), unvalidated():
-            law = self.model.law("likelihood", z)
-            self.model.check_function("likelihood", (z,), law)
-            try:
-                self.model.log_prob("likelihood", law, self.x, tuple(self.x.shape[1:]), lambda row: f"x[{row}]")
-            except BadInput as error:
-                if error.expected != "a number":  # NaN is the business of the example that it happens to
-                    raise
-
-    def seeds(self, example: int) -> tuple[Floats, Floats]:
-        """What the encoder points at, if it does, and far parts of the prior: places and widths."""
-        try:
-            with torch.no_grad(), unvalidated():
-                law = self.model.law("encoder", self.x[example : example + 1])
-                mean, spread = (each.reshape(1, -1).double().cpu().numpy() for each in (law.mean, law.stddev))
-        except Exception:  # a law without moments, or an encoder that fails: the grid does without
-            return self.noted
-        sound = mean.shape == (1, self.dimensions) and np.isfinite(mean).all() and np.isfinite(spread).all()
-        kept = slice(0, 1 if sound and bool((spread > 0).all()) else 0)
-        places, widths = self.noted
-        return np.concatenate([mean[kept], places]), np.concatenate([spread[kept], widths])
-
-    def at(self, example: int, points: Floats) -> Floats:
-        """log p(x, z) at points of shape (n, dimensions)."""
-        parts, first = [], 0
-        while first < len(points):
-            try:
-                parts.append(self._block(example, points[first : first + self.rows]))
-                first += self.rows
-            except Exception as error:
-                if not out_of_memory(error) or self.rows == 1:
-                    raise
-                self.rows //= 2
-        return np.concatenate(parts)
-
-    def _block(self, example: int, points: Floats) -> Floats:
-        with torch.no_grad(), unvalidated():
-            block = torch.as_tensor(points, dtype=self.like.dtype, device=self.like.device)
-            z = block.reshape(len(block), *self.event)
-            x = self.x[example].expand(len(block), *self.x.shape[1:])
-            value = self.prior.log_prob(z) + self.model.law("likelihood", z).log_prob(x)
-        return value.double().cpu().numpy()
-
-
 class _Integral:
     """The integral over z for one example: cells that are halved, in a box that is doubled."""
 
-    def __init__(self, joint: _Joint, example: int, tolerance: float) -> None:
+    def __init__(self, joint: Joint, example: int, tolerance: float) -> None:
         self.joint, self.example, self.tolerance = joint, example, tolerance
         self.seeds, self.seed_widths = joint.seeds(example)
         self.points, self.largest = 0, -math.inf
@@ -291,10 +215,10 @@ class _Integral:
         self.known = some_of(joint.draws, drawn)
         self.points += len(drawn)
         spread, center = joint.spread, joint.center
-        low, high = center - _REACH * spread, center + _REACH * spread
+        low, high = center - REACH * spread, center + REACH * spread
         if len(self.seeds):
-            low = np.minimum(low, (self.seeds - _REACH * self.seed_widths).min(0))
-            high = np.maximum(high, (self.seeds + _REACH * self.seed_widths).max(0))
+            low = np.minimum(low, (self.seeds - REACH * self.seed_widths).min(0))
+            high = np.maximum(high, (self.seeds + REACH * self.seed_widths).max(0))
         total, error = self._adapted(*self._cells(low, high, _FIRST_CELLS[joint.dimensions]))
         share = 1.0
         for _ in range(_DOUBLINGS):

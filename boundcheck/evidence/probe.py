@@ -18,7 +18,8 @@ from boundcheck.errors import BadInput, BoundcheckError, require
 from boundcheck.evaluators.draws import as_gaussian
 from boundcheck.evidence.streams import Purpose, scattered_seed
 from boundcheck.evidence.weights import decoding, in_float32, unvalidated
-from boundcheck.models.torch_model import NoFunction, TorchModel, out_of_memory, random_state, support_is_fixed
+from boundcheck.models.torch_functions import NoFunction, check_function
+from boundcheck.models.torch_model import TorchModel, out_of_memory, random_state, support_is_fixed
 from boundcheck.models.torch_watch import watched
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _probe(model: TorchModel, x: Tensor, seed: int, most: int) -> Probe:
     places = np.arange(count) * (len(x) - 1) // max(1, count - 1)
     with torch.inference_mode():
         prior = model.law("prior")
-        model.check_function("prior", [], prior)
+        check_function(model, "prior", [], prior)
         try:
             values, observed = _looked_at(model, x, places, prior, seed)
         except NoFunction:  # a single row might look like one
@@ -137,11 +138,11 @@ def _looked_at(
 ) -> tuple[NDArray[np.float64], Distribution | None]:
     rows = x[torch.as_tensor(places, device=x.device)]
     encoder = model.law("encoder", rows)
-    model.check_function("encoder", [rows], encoder)
+    check_function(model, "encoder", [rows], encoder)
     z = _draw(model, encoder, x.device, scattered_seed(seed, Purpose.PROBE, 0))
     event = tuple(encoder.event_shape)
     decoder = model.law("likelihood", z)
-    model.check_function("likelihood", [z], decoder)
+    check_function(model, "likelihood", [z], decoder)
     log_q = model.log_prob("encoder", encoder, z, event)
     value = model.log_prob("prior", prior, z, event).double() - log_q.double()
     value = (

@@ -29,7 +29,6 @@ from boundcheck.models.torch_supports import (
     support_is_discrete,
     support_is_fixed,
 )
-from boundcheck.models.torch_watch import Seen, watched
 
 if TYPE_CHECKING:
     import torch
@@ -52,13 +51,6 @@ NAMES = {
 """The roles of the language, as a torch model spells them."""
 
 _POINTS = {"prior": "z", "likelihood": "x", "encoder": "z", "corruption": "x", "auxiliary": "x"}
-_SAME_LAW = 1e-3
-"""Two calls of one function may differ by this much in a log-density, relatively, before it counts as random."""
-_PROBED_ROWS = 64
-
-
-class NoFunction(BadInput):
-    """A law that is no function of its argument, row by row: a mistake of the model, and not of an example."""
 
 
 class TorchModel:
@@ -113,7 +105,7 @@ class TorchModel:
                 raise BadInput(_word(role), function, f"a function {NAMES[role]} that returns a torch distribution")
         self._functions: dict[str, Callable[..., Any]] = {r: f for r, f in given.items() if f is not None}
         self.module: torch.nn.Module | None = None
-        self._inner_gradients, self._tried = False, set[str]()
+        self.inner_gradients, self._tried = False, set[str]()
 
     @classmethod
     def wrap(cls, model: object) -> TorchModel:
@@ -227,13 +219,13 @@ class TorchModel:
             with with_inner_gradients():
                 return function(*(plain(arg) for arg in args))
 
-        if self._inner_gradients:
+        if self.inner_gradients:
             return outside()
         if role in self._tried or not torch.is_inference_mode_enabled():
             return function(*args)
         self._tried.add(role)
         with random_state(args[0].device if args else torch.device("cpu"), 0):
-            law, self._inner_gradients = tried(lambda: function(*args), outside)
+            law, self.inner_gradients = tried(lambda: function(*args), outside)
         return law
 
     def _check_batch(self, shown: str, law: Distribution, expected: tuple[int, ...]) -> None:
@@ -256,7 +248,7 @@ class TorchModel:
             BadInput: the law cannot be sampled.
         """
         try:
-            with with_inner_gradients(self._inner_gradients):
+            with with_inner_gradients(self.inner_gradients):
                 return law.sample(torch.Size(shape))
         except BoundcheckError:
             raise
@@ -313,9 +305,9 @@ class TorchModel:
         if inside is not None and observed is not None and (support_is_fixed(law) or support_is_discrete(law)):
             refuse_data(law, point, inside, observed)
         try:
-            with with_inner_gradients(self._inner_gradients):
+            with with_inner_gradients(self.inner_gradients):
                 accepted = point if inside is None else moved_inside(law, point, inside, len(event))
-                value = law.log_prob(plain(accepted) if self._inner_gradients else accepted)
+                value = law.log_prob(plain(accepted) if self.inner_gradients else accepted)
         except Exception as error:
             if out_of_memory(error):
                 raise
@@ -341,66 +333,6 @@ class TorchModel:
                 f"the log-density of {shown}", math.nan, "a number", f"row {row} of the batch: check weights and data"
             )
         return value
-
-    def check_function(self, role: str, args: Sequence[Tensor], law: Distribution) -> None:
-        """Refuse a model that is no function of its argument, row by row: dropout, batch normalisation in training.
-
-        The law of some of the rows, computed on their own and with another random state, must be the same law. Nor may
-        the argument be written to: its own density, taken later, would be that of another point.
-
-        Raises:
-            NoFunction: naming the function.
-        """
-        shown = NAMES[role]
-        rows = min(_PROBED_ROWS, (args[0].shape[0] + 1) // 2) if args else 0
-        device = args[0].device if args else torch.device("cpu")
-        with random_state(device, 1):
-            point = self.sample(role, law, ())
-            first = self._probe(law, point)
-        with random_state(device, 2):
-            other = self.law(role, *(arg[:rows] for arg in args))
-            again = self._probe(other, point[:rows] if args else point)
-        first = first[:rows] if args else first
-        self._check_same(shown, first, again)
-        laws: list[Distribution] = []
-
-        def look(seed: int, disturb: bool) -> tuple[Seen, Tensor]:
-            with random_state(device, seed):
-                few = (arg[:rows] for arg in args)
-                before = torch.get_rng_state()
-                seen = watched(lambda *few: laws.append(self.law(role, *few)), *few, disturb=disturb, lasting=False)
-                after = torch.get_rng_state()
-            return seen, after[:0] if torch.equal(before, after) else after
-
-        call, left = look(2, disturb=False)
-        if call.changes:
-            remedy = "use operations without a trailing underscore, and inplace=False in the first layer"
-            raise NoFunction(shown, "a function that writes to its argument", "one that leaves it as it was", remedy)
-        # Draws of a function that seeds torch itself, at each call, are no chance.
-        if call.random and not torch.equal(left, look(3, disturb=False)[1]):
-            # A rare draw, as of a weak dropout, may have been missed above; with all draws turned round, it cannot be.
-            look(2, disturb=True)
-            place = point[:rows] if args else point
-            self._check_same(shown, *(self._probe(law, place) for law in (laws[0], laws[-1])))
-
-    @staticmethod
-    def _check_same(shown: str, first: Tensor, again: Tensor) -> None:
-        same = (first == again) | ((first - again).abs() <= _SAME_LAW * (1 + first.abs()))
-        if not bool((same | first.isnan() | again.isnan()).all()):
-            gap = float((first - again).abs().nan_to_num(0.0).max())
-            raise NoFunction(
-                shown,
-                f"log-densities that differ by {gap:.3g} between two calls",
-                "one law for each row, the same at every call",
-                "call model.eval(): dropout or batch normalisation in training mode makes the law random",
-            )
-
-    def _probe(self, law: Distribution, point: Tensor) -> Tensor:
-        try:
-            with with_inner_gradients(self._inner_gradients):
-                return law.log_prob(plain(point) if self._inner_gradients else point).double()
-        except Exception:  # the evaluation itself will meet it, and says it better
-            return torch.full(tuple(law.batch_shape), math.nan, dtype=torch.float64, device=point.device)
 
 
 def _hierarchical(model: object) -> TorchModel:
@@ -431,7 +363,6 @@ def _first_line(error: BaseException) -> str:
 
 __all__ = [
     "NAMES",
-    "NoFunction",
     "TorchModel",
     "in_support",
     "out_of_memory",

@@ -36,6 +36,11 @@ def random_state(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
+def generator_state(device: torch.device) -> Tensor:
+    """The state of the global generator of a device."""
+    return torch.get_rng_state() if device.type == "cpu" else module_of(device).get_rng_state(device)
+
+
 def module_of(device: torch.device) -> Any:
     """What torch offers for an accelerator's kind: torch.cuda for one of NVIDIA or AMD."""
     return getattr(torch, device.type)
@@ -121,4 +126,13 @@ def _is_torchs_own(law: Distribution) -> bool:
     return kind.__module__.startswith("torch.") and kind is not torch.distributions.TransformedDistribution
 
 
-__all__ = ["module_of", "out_of_memory", "plain", "random_state", "refuse_devices", "tried", "with_inner_gradients"]
+__all__ = [
+    "generator_state",
+    "module_of",
+    "out_of_memory",
+    "plain",
+    "random_state",
+    "refuse_devices",
+    "tried",
+    "with_inner_gradients",
+]
