@@ -221,6 +221,22 @@ def test_the_reason_names_the_side_and_the_direction() -> None:
     )
 
 
+@pytest.mark.parametrize("skewness", [-9.0, 0.0, 9.0])
+def test_a_mean_that_may_not_have_met_its_tail_decides_on_one_side_only(skewness: float) -> None:
+    """With a long tail to the right the truth may be above the mean, so that the mean limits it from below alone."""
+
+    def drawn(mean: float) -> Sampled:
+        return Sampled(mean, 0.01, Bias.NONE, 5000, skewness)
+
+    for value, other, below in ((drawn(1), exactly(2), True), (drawn(2), exactly(1), False)):
+        shown = skewness <= 0 if below else skewness >= 0
+        outcome = Outcome.HOLDS if below else Outcome.VIOLATED
+        assert decide(value, "<=", other).outcome is (outcome if shown else Outcome.UNDECIDED)
+        turned = Outcome.VIOLATED if below else Outcome.HOLDS
+        assert decide(other, "<=", value).outcome is (turned if shown else Outcome.UNDECIDED)
+        assert shown or "long tail" in decide(value, "==", other).reason
+
+
 @pytest.mark.parametrize("alpha", [0, 1, 0.5, -1e-9, math.nan, INF])
 def test_alpha_is_a_small_probability(alpha: float) -> None:
     with pytest.raises(BadInput, match=r"alpha = .*: expected an error probability between 0 and 1/2"):

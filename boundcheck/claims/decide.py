@@ -214,14 +214,14 @@ def _statistically(lhs: Value, relation: Relation, rhs: Value, alpha: float) -> 
     error = (a_error + b_error) * _quantile(alpha if relation == "<=" else alpha / 2, lhs, rhs)
     if margin > error:
         blocked = [
-            *_blocked("left", a_bias, _SAFE_TO_BOUND_ABOVE, "made it hold"),
-            *_blocked("right", b_bias, _SAFE_TO_BOUND_BELOW, "made it hold"),
+            *_blocked("left", lhs, a_bias, _SAFE_TO_BOUND_ABOVE, "made it hold"),
+            *_blocked("right", rhs, b_bias, _SAFE_TO_BOUND_BELOW, "made it hold"),
         ]
         outcome = Outcome.HOLDS if relation == "<=" else Outcome.VIOLATED
     elif margin < -error:
         blocked = [
-            *_blocked("left", a_bias, _SAFE_TO_BOUND_BELOW, "made it fail"),
-            *_blocked("right", b_bias, _SAFE_TO_BOUND_ABOVE, "made it fail"),
+            *_blocked("left", lhs, a_bias, _SAFE_TO_BOUND_BELOW, "made it fail"),
+            *_blocked("right", rhs, b_bias, _SAFE_TO_BOUND_ABOVE, "made it fail"),
         ]
         outcome = Outcome.VIOLATED
     else:
@@ -231,11 +231,14 @@ def _statistically(lhs: Value, relation: Relation, rhs: Value, alpha: float) -> 
     return Verdict(outcome, Guarantee.STATISTICAL, relation, lhs, rhs, margin, error_probability=alpha)
 
 
-def _blocked(side: str, bias: Bias, allowed: tuple[Bias, ...], effect: str) -> list[str]:
-    if bias in allowed:
-        return []
-    what = f"is {bias.value}" if bias is not Bias.UNKNOWN else f"has a {bias.value}"
-    return [f"the estimate of the {side} side {what}, and such a bias could have {effect}"]
+def _blocked(side: str, value: Value, bias: Bias, allowed: tuple[Bias, ...], effect: str) -> list[str]:
+    if bias not in allowed:
+        what = f"is {bias.value}" if bias is not Bias.UNKNOWN else f"has a {bias.value}"
+        return [f"the estimate of the {side} side {what}, and such a bias could have {effect}"]
+    if isinstance(value, Sampled) and value.long_tail not in allowed:
+        tail = f"a long tail (their skewness is {value.skewness:.1f})"
+        return [f"the draws of the {side} side have {tail}, and to have met too little of it could have {effect}"]
+    return []
 
 
 def _estimate(value: Value) -> tuple[float, float, Bias]:

@@ -120,6 +120,15 @@ class Sampled:
     n: int
     skewness: float = field(default=math.nan, compare=False, repr=False)
 
+    @property
+    def long_tail(self) -> Bias:
+        """The side on which the mean may lie because its replicates show a long tail, of which they have met little.
+
+        >>> Sampled(0.0, 0.1, Bias.NONE, 5000, skewness=8.0).long_tail
+        <Bias.LOW: 'biased low'>
+        """
+        return long_tail(self.skewness, self.n)
+
     def __float__(self) -> float:
         return self.mean
 
@@ -136,6 +145,20 @@ class Sampled:
             "bias": self.bias.value,
             "n": self.n,
         }
+
+
+_SKEWED, _SKEWED_IN_FEW, _FEW = 3.0, 2.0, 1000
+"""How skewed draws may be seen to be, and so in fewer of them, where a long tail shows less of itself."""
+
+
+def long_tail(skewness: float, draws: int) -> Bias:
+    """The side on which a mean of draws of such skewness may lie; neither, if the skewness is not known.
+
+    >>> long_tail(-2.5, 500), long_tail(-2.5, 5000)
+    (<Bias.HIGH: 'biased high'>, <Bias.NONE: 'unbiased'>)
+    """
+    most = _SKEWED_IN_FEW if draws < _FEW else _SKEWED
+    return Bias.HIGH if skewness < -most else Bias.LOW if skewness > most else Bias.NONE
 
 
 Value: TypeAlias = Exact | Enclosure | Approximate | Sampled

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from boundcheck.evaluators.values import Bias, Sampled
+from boundcheck.evaluators.values import Bias, Sampled, long_tail
 
-_MOST, _MOST_IN_FEW, _FEW = 3.0, 2.0, 1000
-"""How skewed draws may be seen to be, and so in fewer of them, where a long tail shows less of itself."""
 _FEWEST = 100
 """In fewer draws than these no tail can be seen, so that neither limit is to be had."""
 _DRIFT = 7.0
@@ -69,8 +67,7 @@ class Tails:
         if not self.squares > 0:
             return Bias.NONE
         skewness = self.cubes / self.count / (self.squares / self.count) ** 1.5
-        most = _MOST_IN_FEW if self.count < _FEW else _MOST
-        return Bias.HIGH if skewness < -most else Bias.LOW if skewness > most else Bias.NONE
+        return long_tail(skewness, self.count)
 
 
 def either(first: Bias, second: Bias) -> Bias:
