@@ -35,7 +35,7 @@ else:
         getattr(torch.distributions, name) for name in ("Bernoulli", "Distribution", "Independent", "Normal")
     )
 
-_NOISE_NUMBERS = 1 << 18
+_NOISE_NUMBERS = 1 << 16
 """Normals that are drawn at once for a fused log-weight, which cuts their rows into chunks of its own."""
 
 
