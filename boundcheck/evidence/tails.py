@@ -171,13 +171,15 @@ def unmet(draws: float, margin: float, alpha: float) -> str:
     p > log(1/alpha) / n; rarer ones move the mean by the margin only if they lie margin / p away.
 
     >>> unmet(20_000, 0.5, 1e-4)
-    'unless values of its draws that are rarer than 1 in 2,171 lie 1.09e+03 nats off'
+    'unless values of its draws that are rarer than 1 in 2,171 lie 1,086 nats off'
     """
     if not (draws > 0 and margin > 0 and math.isfinite(draws) and math.isfinite(margin)):
         return ""
     rare = draws / math.log(1 / alpha)
     often = f"1 in {math.floor(rare):,}" if rare >= 2 else "any"
-    return f"unless values of its draws that are rarer than {often} lie {margin * rare:.3g} nats off"
+    off = margin * rare
+    far = f"{off:,.0f}" if off >= 100 else f"{off:.3g}"
+    return f"unless values of its draws that are rarer than {often} lie {far} nats off"
 
 
 __all__ = ["Calls", "Tails", "drifts", "either", "unmet"]

@@ -210,8 +210,10 @@ def _position(objective: Estimate, evidence: Evidence, reason: str) -> str:
 def _what_would_decide(objective: Estimate, evidence: Evidence, at_least: float, simulate: bool) -> str:
     """Advice for an undecided verdict: which of the errors stands in the way, and who could take it away."""
     mean, (_, yardstick) = objective.mean, evidence.yardstick
-    if not math.isfinite(mean.mean) or math.isnan(mean.monte_carlo_error):
-        return "nothing, as long as the objective is not finite with a finite standard error"
+    if not math.isfinite(mean.mean):
+        return f"nothing, as long as the objective is {mean.mean}"
+    if math.isnan(mean.monte_carlo_error):
+        return "more draws (more K, or more replicates of the objective): a single one does not tell its error"
     if mean.bias is not Bias.NONE and objective.random:
         return f"a formula without expectations inside logarithms, since its estimate is {mean.bias.value}"
     ways, ais = [], "a longer AIS" if len(evidence.lower) > 1 else "AIS"
