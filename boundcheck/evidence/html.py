@@ -104,7 +104,8 @@ def _verdict(card: EvidenceCard, outcome: Outcome | None) -> str:
         said = "is not what it is said to be"
     advice = f"<p>What would decide it: {_text(judgement.decide_by)}.</p>" if judgement and judgement.decide_by else ""
     chance = (
-        f"<p class='soft'>All verdicts of this card together are wrong with probability at most {card.alpha:g}.</p>"
+        f"<p class='soft'>All verdicts of this card together are wrong with probability at most {card.alpha:g}, "
+        "given what they say that they take for granted.</p>"
     )
     kind = outcome.value if outcome else ""
     reading = card.reading.removeprefix(f"{said}: ")  # which the line above has said
