@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from boundcheck.errors import BadInput, BoundcheckError, require
 from boundcheck.evaluators.draws import concatenated
+from boundcheck.evidence.fused_bernoulli import CHUNK
 from boundcheck.evidence.proposals import LOG_ROOT_TAU, GaussianProposal, proposal_of, summed
 from boundcheck.evidence.streams import UNIT, Item, Layout, Purpose
 from boundcheck.evidence.weight_run import ROUNDINGS
@@ -156,7 +157,7 @@ class Weigher:
         proposal = proposal_of(self, law, item, examples)
         block = self.fused.block(law, x) if self.fused is not None and draws >= UNIT else None
         if block is not None and isinstance(proposal, GaussianProposal):
-            rows = _NOISE_NUMBERS // max(1, proposal.mean[0].numel())
+            rows = max(1, _NOISE_NUMBERS // max(1, proposal.mean[0].numel()) // CHUNK) * CHUNK
             for row in range(len(x)):
                 weight = block[row]
                 for columns, noise in proposal.noises(row, draws, rows):
