@@ -23,7 +23,7 @@ else:
     torch = require("torch", extra="torch", feature="log-weights of a trained model")
     Tensor = torch.Tensor
 
-CHUNK = 640
+CHUNK = 512
 """Rows whose logits are in memory at once, on a CPU."""
 FLOATS = (torch.float32, torch.float64)
 """The floating types that are worked in."""
