@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +56,20 @@ OPTIONS = dict(
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
+
+
+def in_two_processes(script: str, folder: Path) -> None:
+    """Run a script, which has a place for the tests' directory, under torchrun, with a folder as its argument."""
+    file = folder / "shared.py"
+    file.write_text(script.format(tests=str(TESTS)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, str(file), str(folder)],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

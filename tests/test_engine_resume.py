@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from card_scripts import in_two_processes
 from torch.distributions import Independent, Normal
 from torch_models import LinearGaussian
 
@@ -264,19 +265,7 @@ np.savez(sys.argv[1] + f"/{{rank()}}.npz", iwae=result.iwae, errors=result.iwae_
 
 
 def test_two_processes_of_torchrun_give_what_one_gives(tmp_path: Path) -> None:
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED.format(tests=str(TESTS)))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(SHARED, tmp_path)
     whole = run(LINEAR.torch(), X, **OPTIONS, threads=1)
     for rank in (0, 1):
         with np.load(tmp_path / f"{rank}.npz") as found:

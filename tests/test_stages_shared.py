@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from card_scripts import CARD, TESTS, same
+from card_scripts import CARD, TESTS, in_two_processes, same
 
 from boundcheck.errors import BadInput, BoundcheckError, CannotCompute, UndefinedValue
 from boundcheck.evaluators import units
 from boundcheck.evidence import chain_block, stages
 from boundcheck.evidence.journal import JournalError
 from boundcheck.evidence.shards import OtherProcessFailed, Shard, exchange
-
-ROOT = TESTS.parent
 
 SHARED = (
     CARD
@@ -56,19 +51,7 @@ json.dump(result, open(f"{{folder}}/{{rank()}}.json", "w"))
 
 
 def test_processes_share_every_stage_and_each_has_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED.format(tests=str(TESTS)))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(SHARED, tmp_path)
     for module, name in (
         (stages, "_SECONDS"),
         (stages, "_SHARE"),
