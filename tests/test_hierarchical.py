@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,16 +40,16 @@ X = torch.tensor([[0.7], [-1.5]], dtype=torch.float64)
 TRUTH = Normal(0.0, math.sqrt(2.0)).log_prob(X)[:, 0].numpy()
 
 
+def with_m_for_corrupted(given: dict[str, Any]) -> TorchModel:
+    """The model of the catalogue's formulas: m in the place of x~."""
+    parts = {role: given[role] for role in ("prior", "encoder", "decoder", "auxiliary")}
+    return TorchModel(**parts, corruption=given["mixing"])
+
+
 def test_the_elbo_of_the_augmented_model_is_the_hvm_bound() -> None:
     """Against the catalogue's formula on the same laws with m as x~; 6 standard errors of 40,000 draws each."""
     given = linear()
-    plain = TorchModel(
-        prior=given["prior"],
-        encoder=given["encoder"],
-        decoder=given["decoder"],
-        corruption=given["mixing"],
-        auxiliary=given["auxiliary"],
-    )
+    plain = with_m_for_corrupted(given)
     theirs = evaluate(objectives.hvm, plain, X, n=40_000, seed=1)
     ours = evaluate(objectives.elbo, HierarchicalModel(**given), X, n=40_000, seed=2)
     for a, b in zip(theirs, ours, strict=True):
@@ -58,13 +59,7 @@ def test_the_elbo_of_the_augmented_model_is_the_hvm_bound() -> None:
 def test_formulas_of_hierarchical_encoders_see_the_parts() -> None:
     """hvm and sivi on the hierarchical model, draw for draw as on a plain model with m in the place of x~."""
     given = linear(0.7)
-    plain = TorchModel(
-        prior=given["prior"],
-        encoder=given["encoder"],
-        decoder=given["decoder"],
-        corruption=given["mixing"],
-        auxiliary=given["auxiliary"],
-    )
+    plain = with_m_for_corrupted(given)
     for formula, more in ((objectives.hvm, {}), (objectives.sivi, {"k": 2}), (objectives.marginal_elbo, {"inner": 4})):
         theirs = evaluate(formula, plain, X, n=50, seed=1, **more)
         assert evaluate(formula, HierarchicalModel(**given), X, n=50, seed=1, **more) == theirs
